@@ -1,0 +1,97 @@
+"""Small things: time stamps, folders of a run, seeds, sizes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .dist_util import master_only
+
+
+def get_time_str() -> str:
+    """The local time as ``YYYYmmdd_HHMMSS``."""
+    return time.strftime("%Y%m%d_%H%M%S", time.localtime())
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's generators, on every device."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def scandir(
+    dir_path: str, suffix: str | tuple[str, ...] | None = None, recursive: bool = False, full_path: bool = False
+) -> Iterator[str]:
+    """Files of a folder, in sorted order; hidden ones are left out.
+
+    Args:
+        dir_path: The folder.
+        suffix: Only names that end in this (or one of these).
+        recursive: Whether to descend into sub-folders.
+        full_path: Whether to yield full paths, or paths relative to ``dir_path``.
+    """
+    if suffix is not None and not isinstance(suffix, (str, tuple)):
+        raise TypeError(f"suffix must be a string or a tuple of strings, not {type(suffix).__name__}")
+
+    def walk(folder: str) -> Iterator[str]:
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_file():
+                path = entry.path if full_path else os.path.relpath(entry.path, dir_path)
+                if suffix is None or path.endswith(suffix):
+                    yield path
+            elif recursive:
+                yield from walk(entry.path)
+
+    return walk(str(dir_path))
+
+
+def mkdir_and_rename(path: str) -> None:
+    """Make a new folder; an existing one is renamed ``<path>_archived_<time>`` first."""
+    if os.path.exists(path):
+        archived = f"{path}_archived_{get_time_str()}"
+        while os.path.exists(archived):
+            time.sleep(0.1)
+            archived = f"{path}_archived_{get_time_str()}"
+        print(f"{path} exists already; it is renamed to {archived}", flush=True)
+        shutil.move(path, archived)
+    os.makedirs(path)
+
+
+@master_only
+def make_exp_dirs(opt: dict) -> None:
+    """Make the folders of a run: ``experiments_root`` when training, ``results_root`` when testing, and those below."""
+    paths = dict(opt["path"])
+    mkdir_and_rename(paths.pop("experiments_root" if opt["is_train"] else "results_root"))
+    for key, path in paths.items():
+        if key in ("models", "training_states", "visualization"):
+            os.makedirs(path, exist_ok=True)
+
+
+def check_resume(opt: dict, resume_iter: int) -> None:
+    """Kept for downstream scripts; a resumed run reads its networks beside the training state by itself."""
+    ignored = opt["path"].get("ignore_resume_networks") or []
+    for network in [key for key in opt if key.startswith("network_")]:
+        if network not in ignored:
+            name = network.removeprefix("network_")
+            path = Path(opt["path"]["models"]) / f"net_{name}_{resume_iter}.pth"
+            if path.is_file():
+                opt["path"][f"pretrain_{network}"] = str(path)
+
+
+def sizeof_fmt(size: float, suffix: str = "B") -> str:
+    """A size in bytes for people: ``1536`` → ``'1.5 KB'``."""
+    for unit in ["", "K", "M", "G", "T", "P", "E", "Z"]:
+        if abs(size) < 1024.0:
+            return f"{size:3.1f} {unit}{suffix}"
+        size /= 1024.0
+    return f"{size:3.1f} Y{suffix}"

@@ -1,0 +1,21 @@
+"""Shared fixtures. Tests run on one thread so that they neither fight for cores nor depend on their number."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and weights beside the project; tests that want it skip without it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the folder of real images and weights is not beside the project ({SHARED_DATA.name})")
+    return SHARED_DATA
