@@ -35,8 +35,8 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
     missing = [key for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if key not in os.environ]
     if missing:
         raise RuntimeError(
-            f"--launcher {launcher} needs the environment variables {', '.join(missing)}, which are not set. Start with "
-            "`torchrun --nproc_per_node=N basicsr/train.py -opt … --launcher pytorch`, or leave --launcher out."
+            f"--launcher {launcher} needs the environment variables {', '.join(missing)}, which are not set. Start "
+            "with `torchrun --nproc_per_node=N basicsr/train.py -opt … --launcher pytorch`, or leave --launcher out."
         )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])) % torch.cuda.device_count())

@@ -1,0 +1,293 @@
+"""SwinIR: Image Restoration Using Swin Transformer (Liang et al., ICCVW 2021, arXiv 2108.10257).
+
+State-dict keys are those of the authors' release (github.com/JingyunLiang/SwinIR), which are also BasicSR's. All of
+its variants are here: classical, lightweight and real-world super-resolution, denoising, and JPEG artefact removal.
+
+Inside the transformer, images are tokens (B, H·W, C) in row order. Seen as (B, C, H, W) the same memory is
+channels-last, which convolutions take as it is, so that going from tokens to image and back copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from .arch_util import Upsample, pad_to_multiple, to_2tuple, trunc_normal_
+from .attention import shift_mask
+from .swin_block import SwinTransformerBlock
+
+RGB_MEAN = (0.4488, 0.4371, 0.4040)
+NUM_FEAT = 64  # channels of the reconstruction part, fixed in the release
+
+
+def _to_image(tokens: Tensor, x_size: tuple[int, int]) -> Tensor:
+    """(B, H·W, C) to (B, C, H, W), a view."""
+    return tokens.unflatten(1, x_size).permute(0, 3, 1, 2)
+
+
+def _to_tokens(image: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H·W, C), a view."""
+    return image.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _residual_conv(resi_connection: str, dim: int) -> nn.Module:
+    """What follows the blocks before a residual connection: one convolution, or a bottleneck of three."""
+    if resi_connection == "1conv":
+        return nn.Conv2d(dim, dim, 3, 1, 1)
+    if resi_connection == "3conv":
+        return nn.Sequential(
+            nn.Conv2d(dim, dim // 4, 3, 1, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(dim // 4, dim // 4, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(dim // 4, dim, 3, 1, 1),
+        )
+    raise ValueError(f"SwinIR's `resi_connection` must be '1conv' or '3conv', not '{resi_connection}'.")
+
+
+class PatchEmbed(nn.Module):
+    """Image to tokens, with an optional normalisation."""
+
+    def __init__(self, embed_dim: int, norm_layer: Callable[[int], nn.Module] | None = None) -> None:
+        super().__init__()
+        self.norm = None if norm_layer is None else norm_layer(embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = _to_tokens(x)
+        return tokens if self.norm is None else self.norm(tokens)
+
+
+class BasicLayer(nn.Module):
+    """Swin Transformer blocks in a row, optionally recomputed in the backward pass to save memory."""
+
+    def __init__(self, blocks: Sequence[SwinTransformerBlock], use_checkpoint: bool = False) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.use_checkpoint = use_checkpoint
+
+    def forward(self, x: Tensor, x_size: tuple[int, int], mask: Tensor | None = None) -> Tensor:
+        for block in self.blocks:
+            if self.use_checkpoint and torch.is_grad_enabled():
+                x = checkpoint(block, x, x_size, mask, use_reentrant=False)
+            else:
+                x = block(x, x_size, mask)
+        return x
+
+
+class RSTB(nn.Module):
+    """Residual Swin Transformer block: blocks, a convolution, and a skip connection (figure 2a of the paper).
+
+    Args:
+        blocks: The Swin Transformer blocks.
+        dim: Channels.
+        resi_connection: The convolution before the skip connection.
+        use_checkpoint: Recompute the blocks in the backward pass.
+    """
+
+    def __init__(
+        self, blocks: Sequence[SwinTransformerBlock], dim: int, resi_connection: str, use_checkpoint: bool = False
+    ) -> None:
+        super().__init__()
+        self.residual_group = BasicLayer(blocks, use_checkpoint)
+        self.conv = _residual_conv(resi_connection, dim)
+
+    def forward(self, x: Tensor, x_size: tuple[int, int], mask: Tensor | None = None) -> Tensor:
+        """Process tokens (B, H·W, C) of an image of ``x_size``; ``mask`` as in the blocks."""
+        deep = self.residual_group(x, x_size, mask)
+        return _to_tokens(self.conv(_to_image(deep, x_size))) + x
+
+
+@ARCH_REGISTRY.register()
+class SwinIR(nn.Module):
+    """Residual Swin Transformer blocks between two convolutions, then one of four reconstruction heads.
+
+    Inputs of any size are accepted: they are reflect-padded to a multiple of the window, and the output is cropped.
+
+    Args:
+        img_size: Side of the training patches, or height and width. It fixes the size of ``ape``; and, as published,
+            a size no larger than the window makes the window as small and its shift zero.
+        patch_size: Must be 1: a token is a pixel.
+        in_chans: Input and output channels. With 3, ImageNet-like RGB means are subtracted and added back.
+        embed_dim: Channels of the features.
+        depths: Swin Transformer blocks in each residual block.
+        num_heads: Attention heads in each residual block, divisors of ``embed_dim``.
+        window_size: Side of an attention window.
+        mlp_ratio: Ratio of the MLPs' hidden width to ``embed_dim``.
+        qkv_bias: Give the query, key and value projections a bias.
+        qk_scale: Factor on the attention scores instead of ``head_dim ** -0.5``.
+        drop_rate: Dropout of tokens and projections.
+        attn_drop_rate: Dropout of attention weights.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        norm_layer: Makes a normalisation from the number of channels.
+        ape: Add a learnt absolute position embedding. Inputs must then be of ``img_size``.
+        patch_norm: Normalise the tokens first.
+        use_checkpoint: Recompute the blocks in the backward pass to save memory.
+        upscale: Upscaling factor; 1 with the empty ``upsampler``.
+        img_range: What the input, in [0, 1], is multiplied by inside.
+        upsampler: ``pixelshuffle`` (classical), ``pixelshuffledirect`` (lightweight), ``nearest+conv`` (real-world,
+            ×2 or ×4), or empty for denoising and JPEG artefact removal, where the network predicts a residual.
+        resi_connection: One convolution at the end of each residual block, or three in a bottleneck.
+
+    Raises:
+        ValueError: If the arguments do not fit together.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Sequence[int] = 64,
+        patch_size: int = 1,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (6, 6, 6, 6),
+        num_heads: Sequence[int] = (6, 6, 6, 6),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        ape: bool = False,
+        patch_norm: bool = True,
+        use_checkpoint: bool = False,
+        upscale: int = 2,
+        img_range: float = 1.0,
+        upsampler: Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""] | None = "",
+        resi_connection: Literal["1conv", "3conv"] = "1conv",
+    ) -> None:
+        super().__init__()
+        if patch_size != 1:
+            raise ValueError(f"SwinIR's `patch_size` must be 1, not {patch_size}: its tokens are pixels.")
+        if len(depths) != len(num_heads):
+            raise ValueError(f"SwinIR's `depths` has {len(depths)} entries, but `num_heads` has {len(num_heads)}.")
+        for heads in num_heads:
+            if embed_dim % heads:
+                raise ValueError(f"SwinIR's `embed_dim` {embed_dim} does not divide into {heads} heads (`num_heads`).")
+        self.img_size = to_2tuple(img_size)
+        self.upscale = upscale
+        self.upsampler = upsampler or ""
+        self.img_range = img_range
+        self.window_size = min(window_size, *self.img_size)
+        self.shift_size = window_size // 2 if min(self.img_size) > window_size else 0
+        if self.shift_size and (self.img_size[0] % window_size or self.img_size[1] % window_size):
+            raise ValueError(
+                f"SwinIR's `img_size` {self.img_size} must be a multiple of its `window_size` {window_size}."
+            )
+        mean = torch.tensor(RGB_MEAN if in_chans == 3 else (0.0,)).view(1, -1, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+
+        self.conv_first = nn.Conv2d(in_chans, embed_dim, 3, 1, 1)
+        self.patch_embed = PatchEmbed(embed_dim, norm_layer if patch_norm else None)
+        self.absolute_pos_embed = None
+        if ape:
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, self.img_size[0] * self.img_size[1], embed_dim))
+            trunc_normal_(self.absolute_pos_embed, std=0.02)
+        self.pos_drop = nn.Dropout(drop_rate)
+        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        self.layers = nn.ModuleList()
+        for depth, heads in zip(depths, num_heads, strict=True):
+            blocks = [
+                SwinTransformerBlock(
+                    embed_dim,
+                    self.img_size,
+                    heads,
+                    self.window_size,
+                    self.shift_size if index % 2 else 0,
+                    mlp_ratio,
+                    qkv_bias,
+                    qk_scale,
+                    drop_rate,
+                    attn_drop_rate,
+                    next(drop_paths),
+                    norm_layer,
+                )
+                for index in range(depth)
+            ]
+            self.layers.append(RSTB(blocks, embed_dim, resi_connection, use_checkpoint))
+        self.norm = norm_layer(embed_dim)
+        self.conv_after_body = _residual_conv(resi_connection, embed_dim)
+        self._build_reconstruction(embed_dim, in_chans)
+        self.apply(_init_linear)
+
+    def _build_reconstruction(self, embed_dim: int, out_chans: int) -> None:
+        if self.upsampler == "pixelshuffle":
+            self.conv_before_upsample = nn.Sequential(
+                nn.Conv2d(embed_dim, NUM_FEAT, 3, 1, 1), nn.LeakyReLU(inplace=True)
+            )
+            self.upsample = Upsample(self.upscale, NUM_FEAT)
+            self.conv_last = nn.Conv2d(NUM_FEAT, out_chans, 3, 1, 1)
+        elif self.upsampler == "pixelshuffledirect":
+            self.upsample = nn.Sequential(
+                nn.Conv2d(embed_dim, self.upscale**2 * out_chans, 3, 1, 1), nn.PixelShuffle(self.upscale)
+            )
+        elif self.upsampler == "nearest+conv":
+            if self.upscale not in (2, 4):
+                raise ValueError(f"SwinIR's `upsampler` 'nearest+conv' upscales by 2 or 4, not by {self.upscale}.")
+            self.conv_before_upsample = nn.Sequential(
+                nn.Conv2d(embed_dim, NUM_FEAT, 3, 1, 1), nn.LeakyReLU(inplace=True)
+            )
+            self.conv_up1 = nn.Conv2d(NUM_FEAT, NUM_FEAT, 3, 1, 1)
+            if self.upscale == 4:
+                self.conv_up2 = nn.Conv2d(NUM_FEAT, NUM_FEAT, 3, 1, 1)
+            self.conv_hr = nn.Conv2d(NUM_FEAT, NUM_FEAT, 3, 1, 1)
+            self.conv_last = nn.Conv2d(NUM_FEAT, out_chans, 3, 1, 1)
+            self.lrelu = nn.LeakyReLU(0.2, inplace=True)
+        elif self.upsampler == "":
+            if self.upscale != 1:
+                raise ValueError(
+                    f"SwinIR without an `upsampler` keeps the size, so its `upscale` must be 1, not {self.upscale}; "
+                    f"to upscale, give an `upsampler` such as 'pixelshuffle'."
+                )
+            self.conv_last = nn.Conv2d(embed_dim, out_chans, 3, 1, 1)
+        else:
+            raise ValueError(
+                f"SwinIR's `upsampler` must be 'pixelshuffle', 'pixelshuffledirect', 'nearest+conv' or '', "
+                f"not '{self.upsampler}'."
+            )
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The transformer: (B, C, H, W) to the same shape, sides multiples of the window's."""
+        x_size = (x.shape[2], x.shape[3])
+        mask = shift_mask(*x_size, self.window_size, self.shift_size, x.device) if self.shift_size else None
+        tokens = self.patch_embed(x)
+        if self.absolute_pos_embed is not None:
+            tokens = tokens + self.absolute_pos_embed
+        tokens = self.pos_drop(tokens)
+        for layer in self.layers:
+            tokens = layer(tokens, x_size, mask)
+        return _to_image(self.norm(tokens), x_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1], of any size, to (B, C, upscale·H, upscale·W)."""
+        height, width = x.shape[-2:]
+        x = (pad_to_multiple(x, self.window_size) - self.mean) * self.img_range
+        shallow = self.conv_first(x)
+        deep = self.conv_after_body(self.forward_features(shallow)) + shallow
+        if self.upsampler == "pixelshuffle":
+            out = self.conv_last(self.upsample(self.conv_before_upsample(deep)))
+        elif self.upsampler == "pixelshuffledirect":
+            out = self.upsample(deep)
+        elif self.upsampler == "nearest+conv":
+            feat = self.conv_before_upsample(deep)
+            for conv in [self.conv_up1] + ([self.conv_up2] if self.upscale == 4 else []):
+                feat = self.lrelu(conv(F.interpolate(feat, scale_factor=2, mode="nearest")))
+            out = self.conv_last(self.lrelu(self.conv_hr(feat)))
+        else:
+            out = x + self.conv_last(deep)
+        out = out / self.img_range + self.mean
+        return out[..., : height * self.upscale, : width * self.upscale]
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

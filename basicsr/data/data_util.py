@@ -1,0 +1,200 @@
+"""Lists of a dataset's images: which files there are, and which LQ belongs to which GT."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from typing import NamedTuple
+
+from basicsr.utils.misc import scandir
+
+IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_NAMED_IN_ERRORS = 5
+# `name.png (h,w,c)`, in an LMDB followed by the PNG compression level. The name may contain spaces.
+_META_LINE = re.compile(r"(?P<name>.+?)\s+\((?P<shape>\d+(?:,\s*\d+)*)\)(?:\s+\d+)?")
+
+
+class MetaLine(NamedTuple):
+    """A line of a meta_info file: the image's name with extension, and its shape (h, w, c) where it is given."""
+
+    name: str
+    shape: tuple[int, ...] | None
+
+
+def read_meta_info(path: str) -> list[MetaLine]:
+    """Read a meta_info file: one image a line, as ``name.png (h,w,c)``, or as the name alone.
+
+    Raises:
+        FileNotFoundError: If there is no such file; the message says how to make one.
+        ValueError: If it lists nothing.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"the meta_info file {path} does not exist; scripts/data_preparation/generate_meta_info.py makes one from a "
+            "folder of images, and scripts/data_preparation/create_lmdb.py one in each LMDB"
+        )
+    with open(path, encoding="utf-8") as file:
+        lines = [_parse_meta_line(line.strip()) for line in file if line.strip()]
+    if not lines:
+        raise ValueError(f"the meta_info file {path} lists no image")
+    return lines
+
+
+def _parse_meta_line(line: str) -> MetaLine:
+    match = _META_LINE.fullmatch(line)
+    if match is None:
+        return MetaLine(line, None)
+    return MetaLine(match["name"], tuple(map(int, match["shape"].split(","))))
+
+
+def image_names(folder: str, recursive: bool = False) -> list[str]:
+    """The images of a folder, by extension, as sorted paths relative to it with forward slashes.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no image.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"the folder {folder} does not exist")
+    names = [
+        name.replace(os.sep, "/")
+        for name in scandir(folder, recursive=recursive)
+        if name.lower().endswith(IMAGE_EXTENSIONS)
+    ]
+    if not names:
+        raise ValueError(f"the folder {folder} holds no images ({', '.join(e[1:] for e in IMAGE_EXTENSIONS)})")
+    return names
+
+
+def paths_from_folder(folder: str) -> list[str]:
+    """Paths of the images of a folder, sorted."""
+    return [os.path.join(folder, name) for name in image_names(folder)]
+
+
+def paths_from_meta_info_file(folder: str, meta_info_file: str) -> list[str]:
+    """Paths in ``folder`` of the images that a meta_info file lists.
+
+    Raises:
+        ValueError: If the folder lacks some of them.
+    """
+    names = [line.name for line in read_meta_info(meta_info_file)]
+    present = image_names(folder, recursive=any("/" in name for name in names))
+    _refuse_missing(names, present, f"{folder} lacks images listed in {meta_info_file}")
+    return [os.path.join(folder, name) for name in names]
+
+
+def paths_from_lmdb(folder: str) -> list[str]:
+    """Keys of an LMDB: the names in its ``meta_info.txt`` without extension.
+
+    Raises:
+        ValueError: If the folder does not end in ``.lmdb``.
+        FileNotFoundError: If it has no ``meta_info.txt``.
+    """
+    if not folder.endswith(".lmdb"):
+        raise ValueError(
+            f"the folder of an LMDB ends in .lmdb, and {folder} does not; with images in it use type: disk"
+        )
+    return [os.path.splitext(line.name)[0] for line in read_meta_info(os.path.join(folder, "meta_info.txt"))]
+
+
+def paired_paths_from_lmdb(folders: list[str], keys: list[str], filename_tmpl: str = "{}") -> list[dict[str, str]]:
+    """Pairs of keys of two LMDBs.
+
+    Args:
+        folders: The LQ and the GT database.
+        keys: Their roles, ``['lq', 'gt']``.
+        filename_tmpl: LQ's key from GT's, where the keys are not the same anyway.
+
+    Returns:
+        A dict for each pair: ``lq_path``, ``gt_path``, in GT's order.
+
+    Raises:
+        ValueError: If an image lacks its partner.
+    """
+    (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
+    lq_keys, gt_keys = paths_from_lmdb(lq_folder), paths_from_lmdb(gt_folder)
+    wanted = gt_keys if set(lq_keys) == set(gt_keys) else [filename_tmpl.format(key) for key in gt_keys]
+    _refuse_missing(wanted, lq_keys, f"{lq_folder} lacks {lq_role} images that {gt_folder} has {gt_role} images for")
+    _refuse_missing(lq_keys, wanted, f"{gt_folder} lacks the {gt_role} of {lq_role} images in {lq_folder}")
+    return [{f"{lq_role}_path": lq, f"{gt_role}_path": gt} for lq, gt in zip(wanted, gt_keys)]
+
+
+def paired_paths_from_meta_info_file(
+    folders: list[str], keys: list[str], meta_info_file: str, filename_tmpl: str
+) -> list[dict[str, str]]:
+    """Pairs of files, the GT names taken from a meta_info file.
+
+    Args:
+        folders: The LQ and the GT folder.
+        keys: Their roles, ``['lq', 'gt']``.
+        meta_info_file: Lists the GT images.
+        filename_tmpl: LQ's name from GT's, both without extension: ``{}x4``. The extensions may differ.
+
+    Returns:
+        A dict for each pair: ``lq_path``, ``gt_path``, in the file's order.
+
+    Raises:
+        ValueError: If a listed image, or its partner, is not there.
+    """
+    (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
+    gt_names = [line.name for line in read_meta_info(meta_info_file)]
+    recursive = any("/" in name for name in gt_names)
+    _refuse_missing(
+        gt_names, image_names(gt_folder, recursive), f"{gt_folder} lacks {gt_role} images listed in {meta_info_file}"
+    )
+    lq_names = _partners(
+        gt_names,
+        image_names(lq_folder, recursive),
+        filename_tmpl,
+        f"{lq_folder} lacks the {lq_role} (filename_tmpl '{filename_tmpl}') of images listed in {meta_info_file}",
+    )
+    return [
+        {f"{lq_role}_path": os.path.join(lq_folder, lq), f"{gt_role}_path": os.path.join(gt_folder, gt)}
+        for lq, gt in zip(lq_names, gt_names)
+    ]
+
+
+def paired_paths_from_folder(folders: list[str], keys: list[str], filename_tmpl: str) -> list[dict[str, str]]:
+    """Pairs of files of two folders; see ``paired_paths_from_meta_info_file``.
+
+    Raises:
+        ValueError: If an image of either folder lacks its partner.
+    """
+    (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
+    gt_names, present = image_names(gt_folder), image_names(lq_folder)
+    by = f"(filename_tmpl '{filename_tmpl}')"
+    lq_names = _partners(
+        gt_names, present, filename_tmpl, f"{lq_folder} lacks the {lq_role} {by} of images in {gt_folder}"
+    )
+    _refuse_missing(present, lq_names, f"{gt_folder} lacks the {gt_role} {by} of images in {lq_folder}")
+    return [
+        {f"{lq_role}_path": os.path.join(lq_folder, lq), f"{gt_role}_path": os.path.join(gt_folder, gt)}
+        for lq, gt in zip(lq_names, gt_names)
+    ]
+
+
+def _partners(gt_names: list[str], lq_names: list[str], filename_tmpl: str, problem: str) -> list[str]:
+    """For each GT name the LQ name that the template gives: with GT's extension, or else with another."""
+    present = set(lq_names)
+    by_stem = {os.path.splitext(name)[0]: name for name in lq_names}
+    partners = []
+    for gt_name in gt_names:
+        stem, extension = os.path.splitext(gt_name)
+        folder, stem = posixpath.split(stem)
+        stem = posixpath.join(folder, filename_tmpl.format(stem))
+        wanted = stem + extension
+        partners.append(wanted if wanted in present else by_stem.get(stem, wanted))
+    _refuse_missing(partners, lq_names, problem)
+    return partners
+
+
+def _refuse_missing(wanted: list[str], present: list[str], problem: str) -> None:
+    """Raise ValueError if not everything wanted is present; the message names the first that are missing."""
+    known = set(present)
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        shown = ", ".join(missing[:_NAMED_IN_ERRORS])
+        more = f" and {len(missing) - _NAMED_IN_ERRORS} more" if len(missing) > _NAMED_IN_ERRORS else ""
+        raise ValueError(f"{problem}: {shown}{more}. {len(known)} are there, the first of them {present[0]}.")

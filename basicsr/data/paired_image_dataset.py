@@ -1,0 +1,121 @@
+"""Pairs of LQ and GT images."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from basicsr.utils import option_schema
+from basicsr.utils.color_util import bgr2ycbcr
+from basicsr.utils.img_util import img2tensor
+from basicsr.utils.registry import DATASET_REGISTRY
+
+from .data_util import paired_paths_from_folder, paired_paths_from_lmdb, paired_paths_from_meta_info_file
+from .storage import ImageStorage
+from .transforms import augment, normalize, paired_random_crop
+
+
+@DATASET_REGISTRY.register()
+class PairedImageDataset(Dataset):
+    """LQ and GT images for restoration: aligned, GT ``scale`` times larger.
+
+    The pairs come from the two databases with ``io_backend: {type: lmdb}``, else from ``meta_info_file`` where it is
+    given, else from the two folders. A training sample is a random crop, randomly flipped and rotated; an evaluation
+    sample is the whole image, GT cut at the bottom and right to ``scale`` times LQ.
+
+    Args:
+        opt: The dataset's section; see :class:`Options`. ``phase`` must be given.
+
+    Raises:
+        ValueError: If images lack partners, there are none, or ``gt_size`` is missing for training.
+        FileNotFoundError: If a folder or the meta_info file does not exist.
+    """
+
+    class Options(option_schema.DatasetOptions):
+        required_for_training: ClassVar[tuple[str, ...]] = (
+            *option_schema.DatasetOptions.required_for_training,
+            "gt_size",
+        )
+        dataroot_gt: str
+        """Folder, or LMDB, of the GT images."""
+        dataroot_lq: str
+        """Folder, or LMDB, of the LQ images."""
+        meta_info_file: str | None = None
+        """Lists the GT images to use, with disk storage; all of the folder when absent."""
+        filename_tmpl: str = "{}"
+        """LQ's file name from GT's, both without extension: `{}x4`."""
+        gt_size: int | None = None
+        """Side of a training crop in GT pixels, a multiple of the scale."""
+        use_hflip: bool = False
+        """Flip training crops horizontally at random."""
+        use_rot: bool = False
+        """Flip training crops vertically and transpose them at random."""
+        color: Literal["y"] | None = None
+        """`y`: luma (BT.601, 16-235) as the only channel; RGB when absent."""
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.opt = opt
+        self._scale = opt.get("scale") or 1
+        self._training = opt["phase"] == "train"
+        if self._training and opt.get("gt_size") is None:
+            raise ValueError(f"Dataset {opt.get('name', 'unnamed')}: training needs gt_size, the side of a crop of GT.")
+        folders = {"lq": opt["dataroot_lq"], "gt": opt["dataroot_gt"]}
+        self._storage = ImageStorage(opt.get("io_backend"), folders)
+        self.paths = _find_pairs(opt, list(folders.values()), list(folders))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A pair.
+
+        Returns:
+            ``lq`` (C, h, w) and ``gt`` (C, h·scale, w·scale), RGB in [0, 1] before normalisation, and ``lq_path`` and
+            ``gt_path``.
+
+        Raises:
+            ValueError: If an image is damaged, their sizes do not fit each other, or a crop does not fit; the message
+                names the file.
+        """
+        paths = self.paths[index]
+        gt = self._storage.read(paths["gt_path"], "gt")
+        lq = self._storage.read(paths["lq_path"], "lq")
+        if self._training:
+            gt, lq = paired_random_crop(gt, lq, self.opt["gt_size"], self._scale, paths["gt_path"])
+            gt, lq = augment([gt, lq], self.opt.get("use_hflip", False), self.opt.get("use_rot", False))
+        else:
+            gt = _cut_to_lq(gt, lq, self._scale, paths)
+        return {
+            "lq": self._to_tensor(lq),
+            "gt": self._to_tensor(gt),
+            "lq_path": self._storage.file_name(paths["lq_path"]),
+            "gt_path": self._storage.file_name(paths["gt_path"]),
+        }
+
+    def _to_tensor(self, img: np.ndarray) -> torch.Tensor:
+        if self.opt.get("color") == "y":
+            img = bgr2ycbcr(img, y_only=True)
+        return normalize(img2tensor(img), self.opt.get("mean"), self.opt.get("std"))
+
+
+def _find_pairs(opt: dict[str, Any], folders: list[str], roles: list[str]) -> list[dict[str, str]]:
+    template = opt.get("filename_tmpl") or "{}"
+    if (opt.get("io_backend") or {}).get("type") == "lmdb":
+        return paired_paths_from_lmdb(folders, roles, template)
+    if opt.get("meta_info_file"):
+        return paired_paths_from_meta_info_file(folders, roles, opt["meta_info_file"], template)
+    return paired_paths_from_folder(folders, roles, template)
+
+
+def _cut_to_lq(gt: np.ndarray, lq: np.ndarray, scale: int, paths: dict[str, str]) -> np.ndarray:
+    """Cut what GT has at the bottom and right beyond ``scale`` times LQ; less than one LQ size, or LQ is another's."""
+    (gt_height, gt_width), (height, width) = gt.shape[:2], lq.shape[:2]
+    if (gt_height // height, gt_width // width) != (scale, scale):
+        raise ValueError(
+            f"GT {paths['gt_path']} is {gt_height}×{gt_width} pixels (height×width) and LQ {paths['lq_path']} "
+            f"{height}×{width}; at scale {scale} GT must be at least {height * scale}×{width * scale}, and hardly more"
+        )
+    return gt[: height * scale, : width * scale]

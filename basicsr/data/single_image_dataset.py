@@ -1,0 +1,70 @@
+"""LQ images without ground truth."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch.utils.data import Dataset
+
+from basicsr.utils import option_schema
+from basicsr.utils.color_util import bgr2ycbcr
+from basicsr.utils.img_util import img2tensor
+from basicsr.utils.registry import DATASET_REGISTRY
+
+from .data_util import paths_from_folder, paths_from_lmdb, paths_from_meta_info_file
+from .storage import ImageStorage
+from .transforms import normalize
+
+
+@DATASET_REGISTRY.register()
+class SingleImageDataset(Dataset):
+    """Whole LQ images, to run a network on.
+
+    They come from the database with ``io_backend: {type: lmdb}``, else from ``meta_info_file`` where it is given, else
+    from the folder.
+
+    Args:
+        opt: The dataset's section; see :class:`Options`.
+
+    Raises:
+        ValueError: If there are no images, or listed ones are missing.
+        FileNotFoundError: If the folder or the meta_info file does not exist.
+    """
+
+    class Options(option_schema.DatasetOptions):
+        dataroot_lq: str
+        """Folder, or LMDB, of the images."""
+        meta_info_file: str | None = None
+        """Lists the images to use, with disk storage; all of the folder when absent."""
+        color: Literal["y"] | None = None
+        """`y`: luma (BT.601, 16-235) as the only channel; RGB when absent."""
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.opt = opt
+        folder = opt["dataroot_lq"]
+        self._storage = ImageStorage(opt.get("io_backend"), {"lq": folder})
+        if (opt.get("io_backend") or {}).get("type") == "lmdb":
+            self.paths = paths_from_lmdb(folder)
+        elif opt.get("meta_info_file"):
+            self.paths = paths_from_meta_info_file(folder, opt["meta_info_file"])
+        else:
+            self.paths = paths_from_folder(folder)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """An image.
+
+        Returns:
+            ``lq`` (C, H, W), RGB in [0, 1] before normalisation, and ``lq_path``.
+
+        Raises:
+            ValueError: If the image is damaged; the message names it.
+        """
+        path = self.paths[index]
+        img = self._storage.read(path, "lq")
+        if self.opt.get("color") == "y":
+            img = bgr2ycbcr(img, y_only=True)
+        lq = normalize(img2tensor(img), self.opt.get("mean"), self.opt.get("std"))
+        return {"lq": lq, "lq_path": self._storage.file_name(path)}

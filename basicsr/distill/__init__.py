@@ -1,0 +1,38 @@
+"""Knowledge distillation: a term is one registered class in one file (docs/distillation.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from basicsr.utils.registry import KD_REGISTRY
+
+if TYPE_CHECKING:
+    from .term import KDTerm
+
+__all__ = ["build_term"]
+
+
+def build_term(name: str, opt: dict) -> KDTerm:
+    """The distillation term that a section of ``train.kd_opt`` describes.
+
+    Args:
+        name: The section's name; the term is logged as ``l_<name>``.
+        opt: ``type``, the arguments of that class, and the keys every term has: ``loss_weight``, ``start``, ``end``,
+            ``ramp``, ``log_grad`` (see :class:`basicsr.distill.term.Schedule`).
+
+    Raises:
+        KeyError: If no term of that type is registered.
+        ValueError: If its arguments do not fit.
+    """
+    from .term import Schedule
+
+    options = dict(opt)
+    term_class = KD_REGISTRY.get(options.pop("type"))
+    shared = {key: options.pop(key) for key in Schedule.keys() & options.keys()}
+    try:
+        term = term_class(**options)
+    except TypeError as error:
+        raise ValueError(f"train.kd_opt.{name}: {term_class.__name__}: {error}") from error
+    term.name = name
+    term.schedule = Schedule(**shared)
+    return term

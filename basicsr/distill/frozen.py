@@ -1,0 +1,68 @@
+"""A network that is used and never trained: a teacher or an encoder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .taps import FeatureTaps
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class FrozenNetwork(nn.Module):
+    """Holds a network in eval mode with no parameter that requires a gradient, whatever is done to its surroundings.
+
+    Args:
+        net: The network, on its device.
+        name: Its suffix in the options: ``t`` for ``network_t``.
+        precision: The precision it computes in, by autocast; the results are always float32.
+        mean: Per channel; the network is given ``(x − mean) / std``. None for 0.
+        std: Per channel. None for 1. An output image is brought back by ``y · std + mean``.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        name: str,
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net.requires_grad_(False).eval()
+        self.name = name
+        self.precision = precision
+        self.taps = FeatureTaps(net, f"network_{name}")
+        device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        self.normalised = mean is not None or std is not None
+        width = len(mean if mean is not None else std) if self.normalised else 1
+        self.register_buffer("mean", _per_channel(mean or [0.0] * width, device), persistent=False)
+        self.register_buffer("std", _per_channel(std or [1.0] * width, device), persistent=False)
+        self.training = False
+
+    def train(self, mode: bool = True) -> FrozenNetwork:
+        """Does nothing: a frozen network stays in eval mode."""
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network on images in the student's range; gradients flow to ``x`` unless the caller forbids them.
+
+        Args:
+            x: ``(B, C, h, w)``.
+
+        Returns:
+            The output in the student's range, float32.
+        """
+        if self.normalised:
+            x = (x - self.mean) / self.std
+        with torch.autocast(x.device.type, DTYPES[self.precision], enabled=self.precision != "fp32"):
+            y = self.net(x)
+        y = y.float() if self.precision != "fp32" else y
+        return y * self.std + self.mean if self.normalised else y
+
+
+def _per_channel(values: list[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)

@@ -1,0 +1,69 @@
+"""Distillation of outputs: the student imitates the teacher's image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from basicsr.utils.registry import KD_REGISTRY
+
+from .context import KDContext
+from .term import KDTerm
+
+if TYPE_CHECKING:
+    from basicsr.models.kd_model import KDModel
+
+
+def charbonnier(x: Tensor, y: Tensor, eps: float = 1e-12) -> Tensor:
+    return torch.sqrt((x - y) ** 2 + eps).mean()
+
+
+CRITERIA = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier}
+
+
+@KD_REGISTRY.register()
+class LogitsKD(KDTerm):
+    """``mean |S(lq) − T(lq)|``, or another distance; Eq. 3 of DCKD (arXiv 2412.08939).
+
+    Args:
+        teacher: The suffix of the teacher's ``network_<teacher>``.
+        criterion: The distance: ``l1``, ``l2`` (mean square) or ``charbonnier``.
+    """
+
+    def __init__(self, teacher: str = "t", criterion: Literal["l1", "l2", "charbonnier"] = "l1") -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.criterion = CRITERIA[criterion]
+        self._rows: list[dict[str, Any]] = []
+
+    def setup(self, model: KDModel) -> None:
+        """Look up the teacher.
+
+        Raises:
+            ValueError: If it is not defined, or its output has another shape than the student's.
+        """
+        own, other = model.output_shape("g"), model.output_shape(self.teacher)
+        if own != other:
+            raise ValueError(
+                f"network_g gives an image of shape {own} and network_{self.teacher} one of {other}; they must agree "
+                f"(check upscale and the number of output channels)"
+            )
+        self._rows = [
+            {
+                "student": "output",
+                "student_shape": own,
+                "network": self.teacher,
+                "module": "output",
+                "module_shape": other,
+                "adapter": "–",
+            }
+        ]
+
+    def forward(self, ctx: KDContext) -> Tensor:
+        return self.criterion(ctx.output, ctx.teacher(self.teacher).output)
+
+    def wiring(self) -> list[dict[str, Any]]:
+        return self._rows

@@ -1,0 +1,51 @@
+"""The table in the start-up log: what meets what, and what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from .frozen import FrozenNetwork
+from .term import KDTerm
+
+
+def wiring_report(
+    student: nn.Module, frozen: Mapping[str, FrozenNetwork], terms: Mapping[str, KDTerm], opt: dict
+) -> str:
+    """Two tables: the networks, and for each term the modules it compares."""
+    path = opt["path"]
+    networks = [["network", "type", "parameters", "role", "precision", "weights"]]
+    networks.append(
+        ["network_g", type(student).__name__, _count(student), "student, trained", "fp32"]
+        + [str(path.get("pretrain_network_g") or "from scratch")]
+    )
+    for name, network in frozen.items():
+        weights = str(path.get(f"pretrain_network_{name}") or "RANDOM")
+        networks.append(
+            [f"network_{name}", type(network.net).__name__, _count(network), "frozen", network.precision, weights]
+        )
+    meets = [["term", "weight", "student", "shape", "", "network", "module", "shape", "adapter", "trained"]]
+    for name, term in terms.items():
+        rows = term.wiring() or [{}]
+        for row in rows:
+            meets.append(
+                [name, f"{term.schedule.loss_weight:g}", row.get("student", "–"), _shape(row.get("student_shape")), "↔"]
+                + [row.get("network", "–"), row.get("module", "–"), _shape(row.get("module_shape"))]
+                + [row.get("adapter", "–"), _count(term) if row is rows[0] else ""]
+            )
+    return "Distillation\n" + _table(networks) + ("\n\n" + _table(meets) if terms else "")
+
+
+def _count(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()):,d}"
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "×".join(map(str, shape)) if shape else "–"
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> str:
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  " + "  ".join(str(cell).ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)

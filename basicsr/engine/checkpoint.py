@@ -1,0 +1,162 @@
+"""Files of weights and training states: written whole or not at all, read without running foreign code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.utils.download_util import local_path
+
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def atomic_save(obj: Any, path: str | os.PathLike) -> None:
+    """``torch.save`` to a file beside ``path``, flush it to the disk, then rename it to ``path``.
+
+    A reader, or a run killed at any moment, sees the old file or the new one, never a part.
+
+    Raises:
+        OSError: If the file cannot be written; the previous file is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            torch.save(obj, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise OSError(f"{path} could not be written ({error}); a previous file of that name is untouched") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def is_whole(path: str | os.PathLike) -> bool:
+    """True if the file exists and every record in it has its checksum; reads the whole file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
+
+
+def load_file(path: str | os.PathLike) -> Any:
+    """Read a ``.pth``, ``.pt``, ``.ckpt``, ``.state`` or ``.safetensors`` file, a path or an http(s) URL, to the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds pickled objects other than tensors and plain values.
+    """
+    path = local_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint {path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file as load_safetensors
+
+            return load_safetensors(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0] if str(error) else "it cannot be unpickled"
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise ValueError(
+                f"{path} is refused: it holds pickled objects other than tensors and plain values, which could run "
+                f"code when loaded. Save its state_dict() alone and use that file. ({_first_global(error)})"
+            ) from error
+        raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file; all mean the same here
+        raise ValueError(f"{path} is damaged or not a checkpoint: {type(error).__name__}: {error}") from error
+
+
+def _first_global(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
+    return lines[0] if lines else type(error).__name__
+
+
+def extract_state_dict(checkpoint: Any, param_key: str | None = "params", source: str = "the checkpoint") -> dict:
+    """The state dict inside a checkpoint, with wrapper prefixes stripped.
+
+    Args:
+        checkpoint: What a file held: a state dict, or a mapping that holds one under ``params``, ``params_ema`` or
+            ``state_dict``.
+        param_key: The key to take. If it is absent, the others are tried in the order ``params_ema``, ``params``,
+            ``state_dict``; None means the same order from the start.
+        source: Named in errors.
+
+    Raises:
+        ValueError: If there is no state dict in it.
+    """
+    if isinstance(checkpoint, Mapping):
+        for key in (param_key, "params_ema", "params", "state_dict"):
+            if key is not None and isinstance(checkpoint.get(key), Mapping):
+                checkpoint = checkpoint[key]
+                break
+        if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
+            return {strip_prefixes(key): value for key, value in checkpoint.items()}
+        found = ", ".join(map(str, list(checkpoint)[:8])) or "nothing"
+        raise ValueError(f"{source} holds no state dict; it has the keys {found}")
+    raise ValueError(f"{source} holds no state dict but a {type(checkpoint).__name__}")
+
+
+def strip_prefixes(key: str) -> str:
+    """Remove the prefixes that DataParallel, DDP and torch.compile put before (or inside) a key."""
+    while key.startswith(PREFIXES):
+        key = key.split(".", 1)[1]
+    return key.replace("._orig_mod.", ".")
+
+
+def load_weights(
+    net: nn.Module, path: str | os.PathLike, strict: bool = True, param_key: str | None = "params"
+) -> list[str]:
+    """Load a file's weights into a network.
+
+    Args:
+        net: The network, without any wrapper.
+        path: The file, or its URL.
+        strict: Whether keys and shapes must all agree. Otherwise what agrees is loaded.
+        param_key: See :func:`extract_state_dict`.
+
+    Returns:
+        Sentences about what differed; empty when everything agreed.
+
+    Raises:
+        ValueError: If ``strict`` and something differs: lists missing, unexpected and wrong-shape keys.
+    """
+    state = extract_state_dict(load_file(path), param_key, str(path))
+    own = net.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    differences = []
+    if missing:
+        differences.append(f"{len(missing)} missing in the file: {_some(missing)}")
+    if unexpected:
+        differences.append(f"{len(unexpected)} unexpected in the file: {_some(unexpected)}")
+    if wrong:
+        shapes = [f"{k} {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} in the network" for k in wrong]
+        differences.append(f"{len(wrong)} of wrong shape: {_some(shapes)}")
+    if strict and differences:
+        raise ValueError(
+            f"{path} does not fit {type(net).__name__}. Keys {'; '.join(differences)}. Check the network's options "
+            f"against the checkpoint's, or set strict_load to false to load what agrees."
+        )
+    net.load_state_dict({k: v for k, v in state.items() if k not in wrong}, strict=False)
+    return differences
+
+
+def _some(items: list[str], limit: int = 12) -> str:
+    return ", ".join(items[:limit]) + (f", … ({len(items) - limit} more)" if len(items) > limit else "")
+
+
+def cpu_state_dict(net: nn.Module) -> dict[str, Tensor]:
+    """A network's state dict on the CPU, without wrapper prefixes: what is written to files."""
+    return {strip_prefixes(key): value.detach().cpu() for key, value in net.state_dict().items()}

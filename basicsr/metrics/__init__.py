@@ -1,0 +1,55 @@
+"""Image quality metrics; each is loaded from its module when first used."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from basicsr.utils.registry import METRIC_REGISTRY
+
+_HOME = {
+    "calculate_niqe": "niqe",
+    "calculate_psnr": "psnr_ssim",
+    "calculate_psnr_pt": "psnr_ssim",
+    "calculate_ssim": "psnr_ssim",
+    "calculate_ssim_pt": "psnr_ssim",
+}
+
+__all__ = sorted([*_HOME, "calculate_metric"])
+
+
+def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> Any:
+    """Compute one metric as an option file describes it.
+
+    Args:
+        data: What there is to measure, ``img`` and as a rule ``img2``; a metric gets what it has a parameter for.
+        opt: ``type``, the registered name, and the metric's own options; ``better`` (higher or lower) is for whoever
+            keeps the best value and is not passed on. Not modified.
+
+    Returns:
+        What the metric returns, as a rule a float.
+
+    Raises:
+        ValueError: If there is no ``type``.
+        KeyError: If no such metric is registered.
+    """
+    if "type" not in opt:
+        raise ValueError(f"a metric needs the key 'type', as in {{type: calculate_psnr}}; these are given: {dict(opt)}")
+    metric = METRIC_REGISTRY.get(opt["type"])
+    own_options = {key: value for key, value in opt.items() if key not in ("type", "better")}
+    parameters = inspect.signature(metric).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        data = {key: value for key, value in data.items() if key in parameters}
+    return metric(**data, **own_options)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

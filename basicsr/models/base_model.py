@@ -1,0 +1,365 @@
+"""What every recipe shares: devices, optimisers, schedules, checkpoints, validation."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from basicsr.engine.checkpoint import atomic_save, cpu_state_dict, load_weights
+from basicsr.engine.ema import update_ema
+from basicsr.engine.evaluator import DatasetResult, evaluate
+from basicsr.engine.report import file_hash, write_report
+from basicsr.engine.rng import capture_rng, restore_rng
+from basicsr.utils.dist_util import get_dist_info, master_only
+from basicsr.utils.logger import get_env_info, get_root_logger
+
+from . import lr_scheduler
+
+
+class BaseModel:
+    """The parent of all recipes.
+
+    Args:
+        opt: The resolved options.
+
+    Attributes:
+        device: Where the networks are: ``cuda`` unless ``num_gpu`` is 0.
+        optimizers, schedulers: All of them, in the order in which the training state keeps them.
+        log_dict: The last iteration's scalars, still as tensors; :meth:`get_current_log` makes them numbers.
+        sampler_state: Where the training data stands; the training loop sets it before :meth:`save`.
+    """
+
+    def __init__(self, opt: dict) -> None:
+        self.opt = opt
+        self.device = torch.device("cuda" if opt["num_gpu"] != 0 else "cpu")
+        self.is_train = opt["is_train"]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.schedulers: list[torch.optim.lr_scheduler.LRScheduler] = []
+        self.log_dict: Mapping[str, Any] = {}
+        self.sampler_state: dict[str, Any] | None = None
+        self.results: dict[str, DatasetResult] = {}
+        self.best_metric_results: dict[str, dict[str, dict[str, Any]]] = {}
+        self._saved_networks: list[str] = []
+
+    # One iteration: a recipe defines these.
+
+    def feed_data(self, data: dict) -> None:
+        raise NotImplementedError
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        raise NotImplementedError
+
+    def get_current_visuals(self) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def test(self) -> None:
+        raise NotImplementedError
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        raise NotImplementedError
+
+    # Validation.
+
+    def validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
+    ) -> None:
+        """Measure a data set. On several ranks its images are spread over them.
+
+        Args:
+            dataloader: The data set's loader.
+            current_iter: The iteration; or, when testing, the run's name.
+            tb_logger: A TensorBoard writer, or None.
+            save_img: Whether to save the restored images.
+        """
+        if self.opt["dist"]:
+            self.dist_validation(dataloader, current_iter, tb_logger, save_img)
+        else:
+            self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+
+    def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
+        """Validation in a process group. A subclass's own ``nondist_validation`` runs on rank 0, as it expects."""
+        if type(self).nondist_validation is BaseModel.nondist_validation:
+            self._evaluate(dataloader, current_iter, tb_logger, save_img, spread=True)
+        else:
+            if get_dist_info()[0] == 0:
+                self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+            dist.barrier()
+
+    def nondist_validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
+    ) -> None:
+        """Validation of the whole data set in this process alone."""
+        self._evaluate(dataloader, current_iter, tb_logger, save_img, spread=False)
+
+    def _evaluate(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool, spread: bool
+    ) -> None:
+        options = self.opt.get("val") or {}
+        dataset_name = dataloader.dataset.opt["name"]
+        save_path = None
+        if save_img:
+
+            def save_path(name: str) -> Path:
+                return self._visual_path(dataset_name, name, current_iter)
+
+        metrics = options.get("metrics") or {}
+        result = evaluate(self, dataloader, metrics, save_path, options.get("pbar", True), spread)
+        self.results[dataset_name] = result
+        if result.values:
+            self.metric_results = result.means()
+            self._initialize_best_metric_results(dataset_name)
+            for metric, value in self.metric_results.items():
+                self._update_best_metric_result(dataset_name, metric, value, current_iter)
+            self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
+            self._write_results(current_iter)
+
+    def _visual_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
+        folder = Path(self.opt["path"]["visualization"])
+        if self.is_train:
+            return folder / name / f"{name}_{current_iter}.png"
+        suffix = (self.opt.get("val") or {}).get("suffix") or self.opt["name"]
+        return folder / dataset_name / f"{name}_{suffix}.png"
+
+    @master_only
+    def _write_results(self, current_iter: int | str) -> None:
+        weights = self.opt["path"].get("pretrain_network_g")
+        facts: dict[str, Any] = {"name": self.opt["name"], "environment": get_env_info()}
+        if self.is_train:
+            facts["iteration"] = current_iter
+        elif weights:
+            facts["weights"] = weights
+            if os.path.isfile(weights):
+                facts["weights_sha256"] = file_hash(weights)
+        root = self.opt["path"]["experiments_root" if self.is_train else "results_root"]
+        write_report(root, "validation" if self.is_train else "results", self.results.values(), facts)
+
+    def _initialize_best_metric_results(self, dataset_name: str) -> None:
+        if dataset_name in self.best_metric_results:
+            return
+        self.best_metric_results[dataset_name] = {
+            metric: {
+                "better": options.get("better", "higher"),
+                "val": float("-inf") if options.get("better", "higher") == "higher" else float("inf"),
+                "iter": -1,
+            }
+            for metric, options in self.opt["val"]["metrics"].items()
+        }
+
+    def _update_best_metric_result(self, dataset_name: str, metric: str, value: float, current_iter: int | str) -> None:
+        best = self.best_metric_results[dataset_name][metric]
+        if value >= best["val"] if best["better"] == "higher" else value <= best["val"]:
+            best["val"], best["iter"] = value, current_iter
+
+    @master_only
+    def _log_validation_metric_values(self, current_iter: int | str, dataset_name: str, tb_logger: Any) -> None:
+        lines = [f"Validation {dataset_name}"]
+        for metric, value in self.metric_results.items():
+            line = f"\t # {metric}: {value:.4f}"
+            if self.is_train:
+                best = self.best_metric_results[dataset_name][metric]
+                line += f"\tBest: {best['val']:.4f} @ {best['iter']} iter"
+            lines.append(line)
+            if tb_logger:
+                tb_logger.add_scalar(f"metrics/{dataset_name}/{metric}", value, current_iter)
+        get_root_logger().info("\n".join(lines) + "\n")
+
+    # Networks.
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Move a network to the device and, when it is to be trained on several, wrap it for that."""
+        net = net.to(self.device)
+        if not self.is_train or not any(p.requires_grad for p in net.parameters()):
+            return net
+        if self.opt["dist"]:
+            return DistributedDataParallel(
+                net,
+                device_ids=[torch.cuda.current_device()] if self.device.type == "cuda" else None,
+                find_unused_parameters=self.opt.get("find_unused_parameters", False),
+            )
+        return DataParallel(net) if self.opt["num_gpu"] > 1 else net
+
+    def get_bare_model(self, net: nn.Module) -> nn.Module:
+        """The network inside whatever wraps it."""
+        return net.module if isinstance(net, (DataParallel, DistributedDataParallel)) else net
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move ``net_g_ema`` towards ``net_g``; ``decay=0`` copies."""
+        update_ema(self.net_g_ema, self.get_bare_model(self.net_g), decay)
+
+    @master_only
+    def print_network(self, net: nn.Module) -> None:
+        bare = self.get_bare_model(net)
+        count = sum(p.numel() for p in bare.parameters())
+        get_root_logger().info(f"Network: {type(bare).__name__}, with parameters: {count:,d}")
+        get_root_logger().debug(str(bare))
+
+    # Optimisers and schedules.
+
+    def get_optimizer(self, optim_type: str, params: Iterable, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        """An optimiser of ``torch.optim`` by name, in its fused form where it has one.
+
+        Args:
+            optim_type: The class's name: ``Adam``, ``AdamW``, ``SGD`` …
+            params: Parameters, or parameter groups.
+            lr: Initial learning rate.
+            **kwargs: The optimiser's other arguments; ``fused`` or ``foreach`` here overrule the choice.
+
+        Raises:
+            ValueError: If torch.optim has no such optimiser.
+        """
+        optimizer_class = getattr(torch.optim, optim_type, None)
+        if not (inspect.isclass(optimizer_class) and issubclass(optimizer_class, torch.optim.Optimizer)):
+            raise ValueError(f"optimizer type '{optim_type}': torch.optim has no optimiser of that name")
+        accepted = inspect.signature(optimizer_class).parameters
+        if "fused" in accepted and not {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys():
+            kwargs["fused"] = True
+        return optimizer_class(params, lr=lr, **kwargs)
+
+    def setup_schedulers(self) -> None:
+        """Make a schedule, named by ``train.scheduler``, for every optimiser."""
+        options = dict(self.opt["train"]["scheduler"])
+        name = options.pop("type")
+        scheduler_class = getattr(lr_scheduler, name, None) or getattr(torch.optim.lr_scheduler, name, None)
+        if scheduler_class is None:
+            raise ValueError(f"train.scheduler.type: there is no scheduler '{name}' here or in torch.optim")
+        self.schedulers = [scheduler_class(optimizer, **options) for optimizer in self.optimizers]
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Set the rates of iteration ``current_iter`` (from 1); linear warm-up over the first ``warmup_iter``."""
+        if current_iter > 1:
+            for scheduler in self.schedulers:
+                scheduler.step()
+        if current_iter < warmup_iter:
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] / warmup_iter * current_iter
+
+    def get_current_learning_rate(self) -> list[float]:
+        return [group["lr"] for group in self.optimizers[0].param_groups]
+
+    # Logging.
+
+    def reduce_loss_dict(self, loss_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The losses for ``log_dict``: detached, still on their device.
+
+        They are averaged over the ranks, and made numbers, only when a line is printed (:meth:`get_current_log`), so
+        that no iteration waits for the device.
+        """
+        return {name: value.detach() for name, value in loss_dict.items()}
+
+    def get_current_log(self) -> dict[str, float]:
+        """The last iteration's scalars as numbers, the mean over the ranks. Every rank must call it."""
+        if not self.log_dict:
+            return {}
+        values = [torch.as_tensor(v, dtype=torch.float32, device=self.device).mean() for v in self.log_dict.values()]
+        stacked = torch.stack(values)
+        if self.opt["dist"]:
+            dist.all_reduce(stacked)
+            stacked /= self.opt["world_size"]
+        return dict(zip(self.log_dict, stacked.tolist()))
+
+    # Files.
+
+    @master_only
+    def save_network(
+        self,
+        net: nn.Module | list[nn.Module],
+        net_label: str,
+        current_iter: int,
+        param_key: str | list[str] = "params",
+    ) -> None:
+        """Write ``models/<net_label>_<iter>.pth`` (``latest`` for iteration −1).
+
+        Args:
+            net: The network, or several to be kept in one file.
+            net_label: For instance ``net_g``.
+            current_iter: The iteration.
+            param_key: The key of each network in the file.
+        """
+        nets = net if isinstance(net, list) else [net]
+        keys = param_key if isinstance(param_key, list) else [param_key]
+        assert len(nets) == len(keys), "one key per network"
+        name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
+        states = {key: cpu_state_dict(self.get_bare_model(n)) for key, n in zip(keys, nets)}
+        atomic_save(states, Path(self.opt["path"]["models"]) / name)
+        self._saved_networks.append(name)
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
+    ) -> None:
+        """Load weights; see :func:`basicsr.engine.checkpoint.load_weights`."""
+        logger = get_root_logger()
+        logger.info(f"Loading {type(self.get_bare_model(net)).__name__} from {load_path} [{param_key}].")
+        for sentence in load_weights(self.get_bare_model(net), load_path, strict, param_key):
+            logger.warning(f"{load_path}: keys {sentence}")
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Write ``training_states/<iter>.state``; every rank must call it, since each one's random state is kept.
+
+        It is written after the networks of the iteration and names them, so a state that exists is complete.
+        """
+        if current_iter == -1:
+            return
+        rank, world = get_dist_info()
+        rng = [capture_rng()]
+        if world > 1:
+            gathered: list[Any] = [None] * world
+            dist.all_gather_object(gathered, rng[0])
+            rng = gathered
+        if rank == 0:
+            state = {
+                "epoch": epoch,
+                "iter": current_iter,
+                "optimizers": [o.state_dict() for o in self.optimizers],
+                "schedulers": [s.state_dict() for s in self.schedulers],
+                "rng": rng,
+                "sampler": self.sampler_state,
+                "best_metric_results": copy.deepcopy(self.best_metric_results),
+                "networks": [n for n in self._saved_networks if n.endswith(f"_{current_iter}.pth")],
+                **self.extra_training_state(),
+            }
+            atomic_save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
+            self._saved_networks.clear()
+
+    def extra_training_state(self) -> dict[str, Any]:
+        """What a recipe adds to the training state: tensors and plain values only."""
+        return {}
+
+    def resume_training(self, resume_state: dict) -> None:
+        """Continue from a training state: optimisers, schedules, best metrics, and this rank's random state.
+
+        The networks are loaded when the recipe is built.
+
+        Raises:
+            ValueError: If the state was made with other optimisers or schedules.
+        """
+        for kind, own in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
+            saved = resume_state[kind]
+            if len(saved) != len(own):
+                raise ValueError(f"the training state holds {len(saved)} {kind}, the options make {len(own)}")
+            for target, values in zip(own, saved):
+                target.load_state_dict(values)
+        self.best_metric_results = resume_state.get("best_metric_results", {})
+        self.load_extra_training_state(resume_state)
+        rank, world = get_dist_info()
+        rng = resume_state.get("rng", [])
+        if len(rng) == world:
+            restore_rng(rng[rank])
+        else:
+            get_root_logger().warning(
+                f"The training state holds the random state of {len(rng)} processes and this run has {world}: it "
+                f"continues, but not bit for bit as if it had not stopped."
+            )
+
+    def load_extra_training_state(self, state: dict) -> None:
+        """Restore what :meth:`extra_training_state` saved."""

@@ -1,0 +1,226 @@
+"""The distillation recipe: any student, any frozen teachers and encoders, any combination of terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel
+
+from basicsr.archs import build_network
+from basicsr.distill import build_term
+from basicsr.distill.context import KDContext, Pass
+from basicsr.distill.frozen import FrozenNetwork
+from basicsr.distill.taps import FeatureTaps
+from basicsr.distill.wiring import wiring_report
+from basicsr.engine.distributed import average_gradients, broadcast_module
+from basicsr.engine.rng import preserved_rng
+from basicsr.utils.logger import get_root_logger
+from basicsr.utils.registry import MODEL_REGISTRY
+
+from .sr_model import SRModel
+
+
+@MODEL_REGISTRY.register()
+class KDModel(SRModel):
+    """:class:`SRModel` plus the terms of ``train.kd_opt``.
+
+    Every ``network_<x>`` but ``network_g`` is frozen: in eval mode, without gradients, outside DDP, the optimiser and
+    the checkpoints. The validation always compares with the ground truth.
+
+    Attributes:
+        frozen: The frozen networks by suffix (``t``, ``t_2`` …).
+        terms: The distillation terms by their name in ``train.kd_opt``.
+    """
+
+    class TrainOptions(SRModel.TrainOptions):
+        """Options of ``train`` that this recipe reads."""
+
+        kd_opt: dict[str, dict[str, Any] | None] = {}
+
+    # Preparation. Terms see the methods ``output_shape`` and ``tap``, and ``device``.
+
+    def build_losses(self) -> None:
+        self.frozen = self._build_frozen()
+        self.student_taps = FeatureTaps(self.get_bare_model(self.net_g), "network_g")
+        self._output_shapes: dict[str, tuple[int, ...]] = {}
+        self.terms = self._build_terms()
+        super().build_losses()
+        report = wiring_report(self.get_bare_model(self.net_g), self.frozen, self.terms, self.opt)
+        get_root_logger().info(report)
+
+    def check_losses(self) -> None:
+        if self.terms and isinstance(self.net_g, DataParallel):
+            raise ValueError(
+                "distillation on several GPUs needs one process each: start with torchrun (--launcher pytorch)"
+            )
+        if not self.terms:
+            super().check_losses()
+
+    def _build_frozen(self) -> dict[str, FrozenNetwork]:
+        frozen = {}
+        runtime = self.opt.get("runtime") or {}
+        for key in [k for k, v in self.opt.items() if k.startswith("network_") and k != "network_g" and v]:
+            name = key.removeprefix("network_")
+            net = build_network(self.opt[key]).to(self.device)
+            path = self.opt["path"]
+            if path.get(f"pretrain_{key}"):
+                strict = path.get(f"strict_load_{name}", True)
+                self.load_network(net, path[f"pretrain_{key}"], strict, path.get(f"param_key_{name}") or "params_ema")
+            else:
+                get_root_logger().warning(f"{key} has RANDOM weights: path.pretrain_{key} is not set.")
+                broadcast_module(net)
+            frozen[name] = FrozenNetwork(net, name, **(runtime.get(name) or {}))
+        return frozen
+
+    def _build_terms(self) -> nn.ModuleDict:
+        terms = nn.ModuleDict()
+        for name, options in (self.opt["train"].get("kd_opt") or {}).items():
+            if options is None:  # a derived option file removes an inherited term so
+                continue
+            term = build_term(name, options).to(self.device)
+            try:
+                term.setup(self)
+            except ValueError as error:
+                raise ValueError(f"train.kd_opt.{name}: {error}") from error
+            broadcast_module(term)
+            terms[name] = term
+        return terms
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        return super().trained_parameters() + self.term_parameters()
+
+    def term_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the terms (adapters), which train with the student."""
+        return [p for p in self.terms.parameters() if p.requires_grad]
+
+    def output_shape(self, network: str) -> tuple[int, ...]:
+        """The shape of a network's output for one training patch.
+
+        Args:
+            network: ``g`` for the student, or a frozen network's suffix.
+
+        Raises:
+            ValueError: If there is no such network, or it cannot run on a training patch.
+        """
+        if network not in self._output_shapes:
+            self._output_shapes[network] = tuple(self._probe(network).output.shape)
+        return self._output_shapes[network]
+
+    def tap(self, network: str, pattern: str) -> dict[str, tuple[int, ...]]:
+        """Record, from now on, the outputs of modules in every pass.
+
+        Args:
+            network: ``g`` for the student, or a frozen network's suffix.
+            pattern: A module path or glob; see :meth:`basicsr.distill.taps.FeatureTaps.add`.
+
+        Returns:
+            The matching paths, with the shapes of their outputs for one training patch.
+
+        Raises:
+            ValueError: If nothing matches, or an output is not a tensor.
+        """
+        paths = self._taps(network).add(pattern)
+        features = self._probe(network).features
+        absent = [path for path in paths if path not in features]
+        if absent:
+            raise ValueError(f"network_{network}: {', '.join(absent)} did not run in a forward pass")
+        return {path: tuple(features[path].shape) for path in paths}
+
+    def _taps(self, network: str) -> FeatureTaps:
+        if network == "g":
+            return self.student_taps
+        if network not in self.frozen:
+            known = ", ".join(f"network_{name}" for name in self.frozen) or "none is defined"
+            raise ValueError(
+                f"network_{network} is not defined; frozen networks: {known}. Add network_{network}: {{type: …}}"
+            )
+        return self.frozen[network].taps
+
+    @torch.no_grad()
+    def _probe(self, network: str) -> Pass:
+        """Run a network, in eval mode, on one random patch of the size it will be trained on."""
+        taps = self._taps(network)
+        net = self.get_bare_model(self.net_g) if network == "g" else self.frozen[network]
+        dataset = self.opt["datasets"]["train"]
+        size = (dataset.get("gt_size") or 64 * self.opt.get("scale", 1)) // self.opt.get("scale", 1)
+        was_training = net.training
+        with preserved_rng(), taps.recording() as features:
+            patch = torch.rand(1, 1 if dataset.get("color") == "y" else 3, size, size, device=self.device)
+            net.eval()
+            try:
+                output = net(patch)
+            except RuntimeError as error:
+                raise ValueError(f"network_{network} cannot run on a patch {tuple(patch.shape)}: {error}") from error
+            finally:
+                net.train(was_training)
+        taps.find_overwritten(features)
+        return Pass(output, features)
+
+    # One iteration.
+
+    def compute_losses(self, current_iter: int) -> dict[str, Tensor]:
+        with self.student_taps.recording() as features:
+            self.output = self.net_g(self.lq)
+        losses = self.supervised_losses()
+        context = KDContext(current_iter, self.lq, getattr(self, "gt", None), Pass(self.output, features), self.frozen)
+        self._gradient_log = {}
+        supervised = sum(losses.values()) if losses else None
+        for name, term in self.terms.items():
+            weight = term.schedule.weight(current_iter)
+            if weight == 0:
+                continue
+            value = term(context)
+            parts = value if isinstance(value, dict) else {"": value}
+            weighted = {f"l_{name}_{part}".rstrip("_"): weight * v for part, v in parts.items()}
+            if term.schedule.log_grad and current_iter % self.opt["logger"]["print_freq"] == 0:
+                self._gradient_log |= self._compare_gradients(name, sum(weighted.values()), supervised)
+            losses |= weighted
+        return losses
+
+    def _compare_gradients(self, name: str, term: Tensor, supervised: Tensor | None) -> dict[str, Tensor]:
+        """The norm of a term's gradient in the student, and its cosine with the supervised losses' gradient."""
+        parameters = [p for p in self.net_g.parameters() if p.requires_grad]
+
+        def gradient(loss: Tensor) -> Tensor:
+            grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads)])
+
+        own = gradient(term)
+        log = {f"grad_{name}": own.norm()}
+        if supervised is not None:
+            log[f"cos_{name}"] = torch.cosine_similarity(own, gradient(supervised), dim=0)
+        return log
+
+    def after_backward(self) -> None:
+        if self.opt["dist"]:
+            average_gradients(self.term_parameters())
+        super().after_backward()
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        super().optimize_parameters(current_iter)
+        self.log_dict = {**self.log_dict, **self._gradient_log}
+        for term in self.terms.values():
+            term.after_step(self, current_iter)
+
+    # Files.
+
+    def extra_training_state(self) -> dict[str, Any]:
+        return {"terms": {name: term.state_dict() for name, term in self.terms.items()}}
+
+    def load_extra_training_state(self, state: dict) -> None:
+        """Restore the terms.
+
+        Raises:
+            ValueError: If the run was made with other terms.
+        """
+        saved = state.get("terms", {})
+        if saved.keys() != self.terms.keys():
+            raise ValueError(
+                f"the training state holds the distillation terms {', '.join(saved) or 'none'}, and train.kd_opt names "
+                f"{', '.join(self.terms) or 'none'}; resume with the options of the run, or start a new run from its "
+                f"weights (path.pretrain_network_g)"
+            )
+        for name, term in self.terms.items():
+            term.load_state_dict(saved[name])

@@ -1,0 +1,109 @@
+"""Learning-rate schedules in closed form: the rate at an iteration depends on the iteration alone.
+
+So warm-up and resuming cannot change what comes after them, as they can where each rate is computed from the last.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class MultiStepRestartLR(LRScheduler):
+    """Multiply the rate by ``gamma`` at each milestone; start again at each restart.
+
+    Args:
+        optimizer: The optimiser.
+        milestones: Iterations at which the rate is multiplied; one named twice counts twice.
+        gamma: The factor.
+        restarts: Iterations at which the rate returns to the initial rate times a weight; earlier milestones no
+            longer count.
+        restart_weights: The weight of each restart.
+        last_epoch: As in PyTorch.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+        restarts: Sequence[int] = (0,),
+        restart_weights: Sequence[float] = (1,),
+        last_epoch: int = -1,
+    ) -> None:
+        if len(restarts) != len(restart_weights):
+            raise ValueError(f"scheduler: {len(restarts)} restarts but {len(restart_weights)} restart_weights")
+        self.milestones = sorted(milestones)
+        self.gamma = gamma
+        self.restarts = sorted(restarts)
+        self.restart_weights = list(restart_weights)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        index = bisect_right(self.restarts, self.last_epoch) - 1
+        since, weight = (self.restarts[index], self.restart_weights[index]) if index >= 0 else (-1, 1.0)
+        passed = bisect_right(self.milestones, self.last_epoch) - bisect_right(self.milestones, since)
+        return [lr * weight * self.gamma**passed for lr in self.base_lrs]
+
+
+class MultiStepLR(MultiStepRestartLR):
+    """:class:`MultiStepRestartLR` without restarts."""
+
+    def __init__(
+        self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        super().__init__(optimizer, milestones, gamma, last_epoch=last_epoch)
+
+
+class CosineAnnealingRestartLR(LRScheduler):
+    """Cosine annealing to ``eta_min`` over each period in turn (SGDR, Loshchilov and Hutter 2017).
+
+    Args:
+        optimizer: The optimiser.
+        periods: Iterations of each period. After the last one the rate stays at ``eta_min``.
+        restart_weights: Weight of the rate in each period.
+        eta_min: The lowest rate.
+        last_epoch: As in PyTorch.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        periods: Sequence[int],
+        restart_weights: Sequence[float] = (1,),
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if len(periods) != len(restart_weights):
+            raise ValueError(f"scheduler: {len(periods)} periods but {len(restart_weights)} restart_weights")
+        self.periods = list(periods)
+        self.restart_weights = list(restart_weights)
+        self.eta_min = eta_min
+        self.ends = list(accumulate(periods))
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        index = min(bisect_right(self.ends, self.last_epoch), len(self.periods) - 1)
+        start = self.ends[index] - self.periods[index]
+        progress = min((self.last_epoch - start) / self.periods[index], 1.0)
+        weight = self.restart_weights[index]
+        return [
+            self.eta_min + weight * 0.5 * (lr - self.eta_min) * (1 + math.cos(math.pi * progress))
+            for lr in self.base_lrs
+        ]
+
+
+class CosineAnnealingLR(CosineAnnealingRestartLR):
+    """One cosine from the initial rate to ``eta_min`` over ``T_max`` iterations."""
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+        super().__init__(optimizer, [T_max], [1.0], eta_min, last_epoch)
+
+
+class TrueCosineAnnealingLR(CosineAnnealingLR):
+    """The name that NAFNet's option files use for :class:`CosineAnnealingLR`."""

@@ -1,0 +1,157 @@
+"""Whether a value from YAML fits a Python type annotation, and how to say what would.
+
+YAML's own types are taken at their word: 3 is a number where a float is wanted and a list serves as a tuple, but
+``'3'`` is no integer, ``true`` no number, and 3.5 no integer.
+"""
+
+from __future__ import annotations
+
+import collections.abc as abc
+import inspect
+import json
+import types
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import annotated_types as at
+from pydantic import BaseModel, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+_PLAIN = (bool, int, float, str, type(None), list, tuple, dict, PurePath, Enum, BaseModel)
+_LISTS = (list, tuple, set, frozenset, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence)
+_DICTS = (dict, abc.Mapping, abc.MutableMapping)
+_UNFIT = object()
+
+
+def fits(annotation: Any, value: Any) -> bool:
+    """Whether a value read from YAML fits an annotation. What YAML cannot express fits anything."""
+    try:
+        text = json.dumps(value)
+    except TypeError:  # a value of one of YAML's rarer types, such as !!binary
+        return False
+    try:
+        adapter = _adapter(yaml_type(annotation))
+    except TypeError:  # an annotation that cannot be hashed, such as Literal[[1]]
+        return True
+    if adapter is None:
+        return True
+    try:
+        adapter.validate_json(text, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _adapter(annotation: Any) -> TypeAdapter | None:
+    try:
+        return TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return None
+
+
+def yaml_type(annotation: Any) -> Any:
+    """The part of an annotation that YAML can express: ``float | Tensor`` → ``float``; ``Any`` if there is none."""
+    kept = _strip(annotation)
+    return Any if kept is _UNFIT else kept
+
+
+def _strip(annotation: Any) -> Any:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is None or annotation is Any or annotation is object:
+        return Any if annotation is object else annotation
+    if isinstance(annotation, (str, TypeVar)):
+        return _UNFIT
+    if origin is Annotated:
+        inner = _strip(args[0])
+        return _UNFIT if inner is _UNFIT else Annotated[(inner, *args[1:])]
+    if origin in (Union, types.UnionType):
+        arms = [arm for arm in map(_strip, args) if arm is not _UNFIT]
+        fit = [arm for arm in arms if arm is not type(None)]
+        return Union[tuple(arms)] if fit else _UNFIT  # noqa: UP007 - the arms are known only at run time
+    if origin is Literal:
+        return annotation
+    if origin in _LISTS or origin in _DICTS:
+        inner = tuple(arg if arg is Ellipsis else yaml_type(arg) for arg in args)
+        return origin[inner if len(inner) > 1 else inner[0]] if inner else origin
+    if inspect.isclass(annotation):
+        plain = annotation in (*_LISTS, *_DICTS) or issubclass(annotation, _PLAIN)
+        return annotation if plain else _UNFIT
+    return _UNFIT
+
+
+def describe(annotation: Any) -> str:
+    """An annotation in words: ``list[int] | None`` → ``a list of integers or ~``."""
+    return _describe(yaml_type(annotation), plural=False)
+
+
+_WORDS = {
+    bool: ("true or false", "true or false values"),
+    int: ("an integer", "integers"),
+    float: ("a number", "numbers"),
+    str: ("a string", "strings"),
+    type(None): ("~", "~"),
+    None: ("~", "~"),
+}
+
+
+def _describe(annotation: Any, plural: bool) -> str:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation in _WORDS:
+        return _WORDS[annotation][plural]
+    if origin is Annotated:
+        return _describe(args[0], plural) + "".join(_bounds(args[1:]))
+    if origin in (Union, types.UnionType):
+        words = list(dict.fromkeys(_describe(arm, plural) for arm in args))
+        return " or ".join(words)
+    if origin is Literal:
+        return ("one of " if len(args) > 1 else "") + ", ".join(map(shown, args))
+    if inspect.isclass(annotation) and issubclass(annotation, Enum):
+        return "one of " + ", ".join(shown(member.value) for member in annotation)
+    if annotation in _DICTS or origin in _DICTS or (inspect.isclass(annotation) and issubclass(annotation, BaseModel)):
+        return "sections" if plural else "a section"
+    if annotation in _LISTS or origin in _LISTS:
+        noun = "lists" if plural else "a list"
+        if origin is tuple and args and args[-1] is not Ellipsis:
+            same = len(set(map(str, args))) == 1
+            inner = _describe(args[0], True) if same else ", ".join(_describe(arg, False) for arg in args)
+            return f"{noun} of {len(args)} {inner}" if same else f"{noun} of {inner}"
+        return f"{noun} of {_describe(args[0], True)}" if args and args[0] is not Any else noun
+    if inspect.isclass(annotation) and issubclass(annotation, PurePath):
+        return "paths" if plural else "a path"
+    return "anything"
+
+
+def _bounds(metadata: tuple[Any, ...]) -> list[str]:
+    words: list[str] = []
+    for item in metadata:
+        if isinstance(item, FieldInfo):
+            words += _bounds(tuple(item.metadata))
+        for kind, attribute, sign in (
+            (at.Gt, "gt", ">"),
+            (at.Ge, "ge", "≥"),
+            (at.Lt, "lt", "<"),
+            (at.Le, "le", "≤"),
+            (at.MultipleOf, "multiple_of", "multiple of"),
+        ):
+            if isinstance(item, kind):
+                words.append(f" {sign} {getattr(item, attribute)}")
+    return [words[0], *(f" and{word}" for word in words[1:])] if words else []
+
+
+def choices(annotation: Any) -> list[str]:
+    """The strings that an annotation allows by name, for suggesting the nearest."""
+    if get_origin(annotation) is Literal:
+        return [arg for arg in get_args(annotation) if isinstance(arg, str)]
+    return [choice for arg in get_args(annotation) for choice in choices(arg)]
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in YAML, shortened to fit a sentence."""
+    if value is None or isinstance(value, bool):
+        text = {None: "~", True: "true", False: "false"}[value]
+    else:
+        text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,221 @@
+"""The command line of train.py and test.py, and the options it leads to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shlex
+import sys
+import time
+from os import path as osp
+from pathlib import Path
+from typing import Any
+
+from .dist_util import get_dist_info, init_dist, master_only
+from .misc import set_random_seed
+from .option_check import check_options
+from .option_files import import_modules, load_options
+from .option_legacy import modernise
+from .option_yaml import Marks, OptionError, dump_yaml, read_yaml, read_yaml_file
+
+__all__ = ["OptionError", "copy_opt_file", "dict2str", "load_options", "parse_options", "read_options", "yaml_load"]
+
+
+def yaml_load(f: str | os.PathLike[str]) -> Any:
+    """Read YAML: a file, or the text itself.
+
+    Raises:
+        OptionError: If the file is missing or the YAML is not valid.
+    """
+    text = os.fspath(f)
+    if osp.isfile(text) or ("\n" not in text and text.endswith((".yml", ".yaml"))):
+        return read_yaml_file(text)[0]
+    return read_yaml(text, "the YAML text")[0]
+
+
+def dict2str(opt: dict, indent_level: int = 1) -> str:
+    """Options as indented lines for a log, sections in brackets."""
+    indent = " " * (indent_level * 2)
+    lines = "\n"
+    for key, value in opt.items():
+        if isinstance(value, dict):
+            lines += f"{indent}{key}:[{dict2str(value, indent_level + 1)}{indent}]\n"
+        else:
+            lines += f"{indent}{key}: {value}\n"
+    return lines
+
+
+def read_options(
+    path: str | os.PathLike[str],
+    force: list[str] | tuple[str, ...] = (),
+    is_train: bool | None = None,
+    check_files: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """Load an option file, import what it names, and check it; nothing is built and no process group is started.
+
+    Args:
+        path: The option file.
+        force: Overrides, as for ``--force_yml``.
+        is_train: Whether it is to be used for training; when None, whether it has a training set.
+        check_files: Whether data folders and weights must exist.
+
+    Returns:
+        The options, and notices: sentences on what was accepted but deserves a look.
+
+    Raises:
+        OptionError: With a sentence for everything that is wrong.
+    """
+    opt, marks = load_options(path, force)
+    return opt, _prepare(opt, marks, is_train, check_files)
+
+
+def _prepare(opt: dict[str, Any], marks: Marks, is_train: bool | None, check_files: bool) -> list[str]:
+    notices = modernise(opt, marks)
+    import_modules(opt, marks)
+    if is_train is None:
+        datasets = opt.get("datasets")
+        is_train = isinstance(datasets, dict) and any(str(name).startswith("train") for name in datasets)
+    return notices + check_options(opt, marks, is_train, check_files)
+
+
+def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
+    """Read the command line, load and check the option file, join the process group and seed.
+
+    Args:
+        root_path: The folder below which ``experiments`` and ``results`` lie.
+        is_train: Whether for train.py; otherwise for test.py.
+
+    Returns:
+        The options, with ``dist``, ``rank``, ``world_size``, ``auto_resume``, ``is_train`` and the run's folders
+        filled in; and the arguments, with ``notices``: sentences for the log.
+
+    Raises:
+        OptionError: With a sentence for everything that is wrong in the options.
+    """
+    args = _parser().parse_args()
+    opt, args.notices = read_options(args.opt, args.force_yml, is_train, check_files=True)
+    opt["dist"] = args.launcher != "none"
+    if opt["dist"]:
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+        _join(args.launcher, opt.get("dist_params") or {})
+    opt["rank"], opt["world_size"] = get_dist_info()
+    opt["auto_resume"] = args.auto_resume
+    opt["is_train"] = is_train
+    _seed(opt)
+    _settle_devices(opt, args.notices)
+    if args.debug and not opt["name"].startswith("debug"):
+        opt["name"] = f"debug_{opt['name']}"
+    _settle_datasets(opt)
+    _settle_paths(opt, root_path)
+    if not is_train:
+        opt["val"] = opt.get("val") or {}
+        opt["val"].setdefault("save_img", False)
+    if is_train and "debug" in opt["name"]:
+        _shorten_intervals(opt)
+    return opt, args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train or test what an option file describes.")
+    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="the option file")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="who starts the ranks")
+    parser.add_argument("--auto_resume", action="store_true", help="continue from the last training state of the run")
+    parser.add_argument("--debug", action="store_true", help="validate and save every 8 iterations, log every one")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
+    _add_force_argument(parser)
+    return parser
+
+
+def _add_force_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force_yml",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override or add options, such as train:optim_g:lr=1e-4",
+    )
+
+
+def _join(launcher: str, dist_params: dict[str, Any]) -> None:
+    import torch
+
+    backend = dist_params.get("backend")
+    if backend == "nccl" and not torch.cuda.is_available():
+        backend = None  # published files ask for nccl; on a CPU they should run all the same
+    init_dist(launcher, backend=backend, port=dist_params.get("port"))
+
+
+def _seed(opt: dict[str, Any]) -> None:
+    """Seed every generator, each rank differently. Without ``manual_seed`` one is drawn, the same for all ranks."""
+    if opt.get("manual_seed") is None:
+        seed = [random.randint(1, 10000)]
+        if opt["dist"]:
+            import torch.distributed as dist
+
+            dist.broadcast_object_list(seed, src=0)
+        opt["manual_seed"] = seed[0]
+    set_random_seed(opt["manual_seed"] + opt["rank"])
+
+
+def _settle_devices(opt: dict[str, Any], notices: list[str]) -> None:
+    """Make ``num_gpu`` a number, at most what this machine has."""
+    import torch
+
+    present = torch.cuda.device_count()
+    wanted = opt.get("num_gpu", "auto")
+    opt["num_gpu"] = present if wanted == "auto" else min(wanted, present)
+    if wanted != "auto" and wanted > present:
+        devices = f"{present} GPU{'s' if present > 1 else ''}" if present else "the CPU"
+        notices.append(f"num_gpu is {wanted}, but this machine has {present}: {devices} will be used")
+
+
+def _settle_datasets(opt: dict[str, Any]) -> None:
+    for section_name, dataset in opt["datasets"].items():
+        dataset["phase"] = section_name.split("_")[0]
+        if "scale" in opt:
+            dataset["scale"] = opt["scale"]
+        for key, value in dataset.items():
+            if key.startswith("dataroot") and isinstance(value, str):
+                dataset[key] = osp.expanduser(value)
+
+
+def _settle_paths(opt: dict[str, Any], root_path: str) -> None:
+    """Fill in ``path``: the run's folders."""
+    path = opt["path"] = opt.get("path") or {}
+    for key, value in path.items():
+        if isinstance(value, str) and ("resume_state" in key or key.startswith("pretrain_network") or "_root" in key):
+            path[key] = osp.expanduser(value)
+    kind = "experiments" if opt["is_train"] else "results"
+    root = osp.join(path.get(f"{kind}_root") or osp.join(root_path, kind), opt["name"])
+    path[f"{kind}_root"] = path["log"] = root
+    path["visualization"] = osp.join(root, "visualization")
+    if opt["is_train"]:
+        path["models"] = osp.join(root, "models")
+        path["training_states"] = osp.join(root, "training_states")
+
+
+def _shorten_intervals(opt: dict[str, Any]) -> None:
+    if opt.get("val"):
+        opt["val"]["val_freq"] = 8
+    opt["logger"]["print_freq"] = 1
+    opt["logger"]["save_checkpoint_freq"] = 8
+
+
+@master_only
+def copy_opt_file(opt_file: str, experiments_root: str) -> None:
+    """Keep the options with a run: the option file, headed by the time and the command, and the resolved options.
+
+    The resolved ones, ``<name>_resolved.yml``, have ``_base_`` merged and the command line's ``--force_yml`` applied,
+    so they are an option file that repeats the run by itself.
+    """
+    source = Path(opt_file)
+    command = shlex.join(sys.argv)
+    header = f"# Time: {time.asctime()}\n# Command: {command}\n\n"
+    target = Path(experiments_root) / source.name
+    target.write_text(header + source.read_text(encoding="utf-8-sig"), encoding="utf-8")
+    overrides = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_force_argument(overrides)
+    opt, _ = load_options(opt_file, overrides.parse_known_args()[0].force_yml)
+    target.with_name(f"{source.stem}_resolved.yml").write_text(header + dump_yaml(opt), encoding="utf-8")

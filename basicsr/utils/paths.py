@@ -1,0 +1,9 @@
+"""Where runs go when nothing else is said."""
+
+from pathlib import Path
+
+
+def default_root() -> str:
+    """The checkout's folder, or the working directory when the package is installed elsewhere."""
+    checkout = Path(__file__).resolve().parents[2]
+    return str(checkout if (checkout / "pyproject.toml").is_file() else Path.cwd())

@@ -1,0 +1,41 @@
+"""Cut a folder of large images into overlapping sub-images, which load faster; see docs/data_preparation.md."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from basicsr.data.preparation import extract_subimages, parser, run
+
+
+def main() -> int:
+    arguments = parser(__doc__)
+    arguments.add_argument("--input", required=True, help="folder of images")
+    arguments.add_argument("--output", required=True, help="folder to make")
+    arguments.add_argument("--crop-size", type=int, default=480, help="side of a sub-image in pixels (default 480)")
+    arguments.add_argument("--step", type=int, default=240, help="distance between neighbours (default 240)")
+    arguments.add_argument(
+        "--thresh-size", type=int, default=0, help="largest rest at the border that is not worth a sub-image (default 0)"
+    )
+    arguments.add_argument(
+        "--filename-tmpl", default="{}", help="'{}x4' drops a final x4 from the names, so that LR is called like GT"
+    )
+    arguments.add_argument("--compression-level", type=int, default=3, help="of PNG, 0 to 9 (default 3)")
+    args = arguments.parse_args()
+    return run(
+        lambda: extract_subimages(
+            args.input,
+            args.output,
+            args.crop_size,
+            args.step,
+            args.thresh_size,
+            args.filename_tmpl,
+            args.compression_level,
+            args.num_workers,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+import math
+
+import pytest
+import torch
+
+from basicsr.models import lr_scheduler
+
+
+def rates(scheduler_class, steps, **options):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = scheduler_class(optimizer, **options)
+    values = []
+    for _ in range(steps):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return values
+
+
+def test_multi_step_equals_torch():
+    ours = rates(lr_scheduler.MultiStepLR, 12, milestones=[3, 7, 7], gamma=0.5)
+    assert ours == pytest.approx(rates(torch.optim.lr_scheduler.MultiStepLR, 12, milestones=[3, 7, 7], gamma=0.5))
+
+
+def test_multi_step_restarts():
+    values = rates(
+        lr_scheduler.MultiStepRestartLR, 9, milestones=[2, 6], gamma=0.5, restarts=[0, 4], restart_weights=[1, 0.8]
+    )
+    assert values == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.08, 0.08, 0.04, 0.04, 0.04])
+
+
+def test_cosine_equals_torch():
+    ours = rates(lr_scheduler.CosineAnnealingLR, 10, T_max=10, eta_min=0.01)
+    assert ours == pytest.approx(rates(torch.optim.lr_scheduler.CosineAnnealingLR, 10, T_max=10, eta_min=0.01))
+
+
+def test_cosine_restarts():
+    values = rates(
+        lr_scheduler.CosineAnnealingRestartLR, 8, periods=[2, 4], restart_weights=[1, 0.5], eta_min=0.02
+    )
+    half = [0.02 + 0.5 * 0.08 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]
+    assert values == pytest.approx([0.1, 0.06, *half, 0.02, 0.02])
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])
+def test_state_resumes_anywhere(steps):
+    def build():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        return optimizer, lr_scheduler.MultiStepLR(optimizer, [3, 7], 0.5)
+
+    optimizer, scheduler = build()
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+    other_optimizer, other = build()
+    other.load_state_dict(scheduler.state_dict())
+    other_optimizer.load_state_dict(optimizer.state_dict())
+    for _ in range(5):
+        for o, s in ((optimizer, scheduler), (other_optimizer, other)):
+            o.step()
+            s.step()
+        assert optimizer.param_groups[0]["lr"] == other_optimizer.param_groups[0]["lr"]
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="2 restarts but 1 restart_weights"):
+        rates(lr_scheduler.MultiStepRestartLR, 1, milestones=[1], restarts=[0, 2])
+    with pytest.raises(ValueError, match="2 periods but 1 restart_weights"):
+        rates(lr_scheduler.CosineAnnealingRestartLR, 1, periods=[1, 2])
