@@ -6,11 +6,12 @@ Shape suffixes: B images, W windows of an image, H heads, N tokens of a window, 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 AttentionForm = Literal["matmul", "sdpa"]
 
@@ -72,71 +73,103 @@ def shift_mask(
     return (regions[:, :, None] != regions[:, None, :]).float() * MASKED
 
 
-def fastest_form(q: Tensor) -> AttentionForm:
-    """The form to use for such a query, as measured by ``scripts/benchmark/attention.py``.
+def fastest_form(qkv: Tensor, dropout_p: float = 0.0) -> AttentionForm:
+    """The form to use for such tokens, as measured by ``scripts/benchmark/attention.py``.
 
-    The fused kernel saves memory traffic on an accelerator. On a CPU two batched matrix products win for the small
-    windows of restoration networks, in float32 and more so in bfloat16, because the fused kernel gives no gradient to
-    the bias and falls back to a slower path.
+    On CUDA the fused kernel saves memory traffic. On a CPU batched matrix products win for the small windows of
+    restoration networks, because the fused kernel has no gradient for the bias and falls back to a slower path.
+    Dropout of attention weights is left to PyTorch.
     """
-    return "sdpa" if q.is_cuda else "matmul"
+    return "sdpa" if qkv.is_cuda or dropout_p > 0 else "matmul"
 
 
 def window_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     bias: Tensor,
     mask: Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
     form: AttentionForm | None = None,
 ) -> Tensor:
-    """Attention of each window's tokens to one another.
+    """Attention of each window's tokens to one another, ``softmax(scale · q kᵀ + bias + mask) v``.
 
     Args:
-        q: Queries (B, W, H, N, D).
-        k: Keys (B, W, H, N, D).
-        v: Values (B, W, H, N, D).
-        bias: (H, N, N), added to every window's scores.
-        mask: (W, N, N), added to every head's scores, or None.
+        qkv: Queries, keys and values (3, B, W, H, N, D).
+        bias: (H, N, N), added to the scores of every window.
+        mask: (W, N, N), added to the scores of every head, or None.
         scale: Factor on ``q kᵀ``; ``D ** -0.5`` if None.
-        dropout_p: Probability with which an attention weight is dropped.
-        form: How it is computed; the fastest for the device and dtype if None. The results agree to rounding.
+        dropout_p: Probability with which an attention weight is dropped; only for the form ``sdpa``.
+        form: How it is computed; the fastest if None. The results agree to rounding.
 
     Returns:
-        (B, W, H, N, D).
+        (B, W, H, N, D), not necessarily contiguous.
     """
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    form = fastest_form(q) if form is None else form
-    bias = bias.to(q.dtype)
-    mask = None if mask is None else mask.to(q.dtype)
-    compute = _sdpa if form == "sdpa" else _matmul
-    return compute(q, k, v, bias, mask, scale, dropout_p)
-
-
-def _matmul(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, scale: float, dropout_p: float
-) -> Tensor:
-    """Two batched matrix products. The scores are freshly made and the backward pass does not need them, so bias and
-    mask are added in place."""
-    scores = (q * scale) @ k.transpose(-2, -1)
-    scores += bias
+    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
+    form = fastest_form(qkv, dropout_p) if form is None else form
+    additive = bias.to(qkv.dtype)
     if mask is not None:
-        scores += mask[:, None]
-    weights = scores.softmax(dim=-1)
-    if dropout_p > 0:
-        weights = F.dropout(weights, dropout_p)
-    return weights @ v
+        additive = additive + mask[:, None].to(qkv.dtype)  # (W, H, N, N)
+    if form == "sdpa":
+        return _sdpa(qkv, additive, scale, dropout_p)
+    assert dropout_p == 0
+    with torch.autocast(qkv.device.type, enabled=False):  # the dtype has been chosen: it is that of the tokens
+        if torch.is_grad_enabled() and (qkv.requires_grad or additive.requires_grad):
+            return _MatmulAttention.apply(qkv, additive, scale)
+        return _attend(qkv, additive, scale)[0]
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, scale: float, dropout_p: float) -> Tensor:
-    """PyTorch's fused attention, with bias and mask folded into one additive mask. It broadcasts over one leading axis
-    only, so windows are taken together with the heads if they differ in their mask, and with the batch if not."""
-    if mask is None:
-        merge, additive = (0, 1), bias
-    else:
-        merge, additive = (1, 2), (bias + mask[:, None]).flatten(0, 1)
-    merged = (x.flatten(*merge) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(*merged, attn_mask=additive[None], dropout_p=dropout_p, scale=scale)
-    return out.view_as(q)
+def _sdpa(qkv: Tensor, additive: Tensor, scale: float, dropout_p: float) -> Tensor:
+    """PyTorch's fused attention. It broadcasts its mask over one leading axis only, so windows are taken together with
+    the heads where they differ in their mask, and with the batch where they do not."""
+    merge = (0, 1) if additive.ndim == 3 else (1, 2)
+    q, k, v = (x.flatten(*merge) for x in qkv.unbind(0))
+    additive = additive.reshape(1, q.shape[1], *additive.shape[-2:])
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=additive, dropout_p=dropout_p, scale=scale)
+    return out.view(qkv.shape[1:])
+
+
+def _attend(qkv: Tensor, additive: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Two batched matrix products: the output (B, W, H, N, D) and the attention weights (B·W·H, N, N).
+
+    The second product is computed transposed, ``vᵀ pᵀ``: as matrices of a few columns (D is 10 or 30 in SwinIR) its
+    rows would be too short for the vector units, which costs up to three times as long.
+    """
+    q, k, v = qkv.flatten(1, 3)
+    # The scores start as the mask, to which the product is added.
+    scores = additive.expand(*qkv.shape[1:4], *additive.shape[-2:]).flatten(0, 2)
+    weights = torch.baddbmm(scores, q, k.transpose(1, 2), alpha=scale).softmax(dim=-1)
+    out = torch.bmm(v.transpose(1, 2), weights.transpose(1, 2))
+    return out.transpose(1, 2).view(qkv.shape[1:]), weights
+
+
+class _MatmulAttention(torch.autograd.Function):
+    """:func:`_attend` with a backward pass in which, too, the short axis never comes last, and which writes the three
+    gradients into one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, additive: Tensor, scale: float) -> Tensor:
+        out, weights = _attend(qkv, additive, scale)
+        ctx.save_for_backward(qkv, weights, out)
+        ctx.scale = scale
+        ctx.additive_shape = additive.shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        qkv, weights, out = ctx.saved_tensors
+        q, k, v = qkv.flatten(1, 3)
+        grad_out = grad_out.contiguous()
+        # Through the softmax: dS = P ⊙ (dP − Σ dP ⊙ P), where the sum over keys equals Σ dO ⊙ O over channels.
+        row_sum = (grad_out * out).sum(dim=-1).flatten(0, 2).unsqueeze(-1)
+        grad_out = grad_out.flatten(0, 2)
+        grad_scores = torch.bmm(grad_out, v.transpose(1, 2)).sub_(row_sum).mul_(weights)
+        grad_qkv = qkv.new_empty(3, *q.transpose(1, 2).shape)
+        torch.bmm(k.transpose(1, 2), grad_scores.transpose(1, 2), out=grad_qkv[0])
+        torch.bmm(q.transpose(1, 2), grad_scores, out=grad_qkv[1])
+        grad_qkv[:2].mul_(ctx.scale)
+        torch.bmm(grad_out.transpose(1, 2), weights, out=grad_qkv[2])
+        grad_additive = None
+        if ctx.needs_input_grad[1]:
+            grad_additive = grad_scores.view(*qkv.shape[1:4], *weights.shape[1:]).sum_to_size(ctx.additive_shape)
+        return grad_qkv.transpose(2, 3).view(qkv.shape), grad_additive, None

@@ -7,10 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arch_util import DropPath, trunc_normal_
 from .attention import relative_position_bias, relative_position_index, shift_mask, window_attention
+
+
+class TokenLinear(nn.Linear):
+    """A linear layer on the last axis, computed as a 1×1 convolution where that is faster.
+
+    PyTorch's float32 matrix product on a CPU is MKL's, its convolution oneDNN's; for tokens of a few hundred channels
+    the latter was measured twice as fast on AMD processors, forward and backward.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        image = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)
+        out = F.conv2d(image, self.weight[:, :, None, None], self.bias)
+        return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
 
 class Mlp(nn.Module):
@@ -18,9 +34,9 @@ class Mlp(nn.Module):
 
     def __init__(self, in_features: int, hidden_features: int, drop: float = 0.0) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(in_features, hidden_features)
+        self.fc1 = TokenLinear(in_features, hidden_features)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_features, in_features)
+        self.fc2 = TokenLinear(hidden_features, in_features)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,8 +74,8 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
         trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_position_index(window_size))
-        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = TokenLinear(dim, dim * 3, bias=qkv_bias)
+        self.proj = TokenLinear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -80,7 +96,7 @@ class WindowAttention(nn.Module):
         qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, batch, rows * columns, heads, side * side, head_dim)
         bias = relative_position_bias(self.relative_position_bias_table, self.relative_position_index)
         dropout_p = self.attn_drop if self.training else 0.0
-        out = window_attention(*qkv.unbind(0), bias, mask, scale=self.scale, dropout_p=dropout_p)
+        out = window_attention(qkv, bias, mask, scale=self.scale, dropout_p=dropout_p)
         out = out.view(batch, rows, columns, heads, side, side, head_dim).permute(0, 1, 4, 2, 5, 3, 6)
         return self.proj_drop(self.proj(out.reshape(batch, height, width, dim)))
 

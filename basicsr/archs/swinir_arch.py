@@ -257,7 +257,8 @@ class SwinIR(nn.Module):
         """The transformer: (B, C, H, W) to the same shape, sides multiples of the window's."""
         x_size = (x.shape[2], x.shape[3])
         mask = shift_mask(*x_size, self.window_size, self.shift_size, x.device) if self.shift_size else None
-        tokens = self.patch_embed(x)
+        # Under autocast the convolution gives bf16 or fp16; sums over dozens of blocks are kept in the weights' precision.
+        tokens = self.patch_embed(x.to(self.norm.weight.dtype))
         if self.absolute_pos_embed is not None:
             tokens = tokens + self.absolute_pos_embed
         tokens = self.pos_drop(tokens)

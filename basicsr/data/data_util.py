@@ -32,8 +32,8 @@ def read_meta_info(path: str) -> list[MetaLine]:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"the meta_info file {path} does not exist; scripts/data_preparation/generate_meta_info.py makes one from a "
-            "folder of images, and scripts/data_preparation/create_lmdb.py one in each LMDB"
+            f"the meta_info file {path} does not exist; scripts/data_preparation/generate_meta_info.py makes one from "
+            "a folder of images, and scripts/data_preparation/create_lmdb.py one in each LMDB"
         )
     with open(path, encoding="utf-8") as file:
         lines = [_parse_meta_line(line.strip()) for line in file if line.strip()]
@@ -93,9 +93,7 @@ def paths_from_lmdb(folder: str) -> list[str]:
         FileNotFoundError: If it has no ``meta_info.txt``.
     """
     if not folder.endswith(".lmdb"):
-        raise ValueError(
-            f"the folder of an LMDB ends in .lmdb, and {folder} does not; with images in it use type: disk"
-        )
+        raise ValueError(f"the folder of an LMDB ends in .lmdb, and {folder} does not; for image files use type: disk")
     return [os.path.splitext(line.name)[0] for line in read_meta_info(os.path.join(folder, "meta_info.txt"))]
 
 
@@ -164,11 +162,9 @@ def paired_paths_from_folder(folders: list[str], keys: list[str], filename_tmpl:
     """
     (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
     gt_names, present = image_names(gt_folder), image_names(lq_folder)
-    by = f"(filename_tmpl '{filename_tmpl}')"
-    lq_names = _partners(
-        gt_names, present, filename_tmpl, f"{lq_folder} lacks the {lq_role} {by} of images in {gt_folder}"
-    )
-    _refuse_missing(present, lq_names, f"{gt_folder} lacks the {gt_role} {by} of images in {lq_folder}")
+    lq, gt = f"the {lq_role} (filename_tmpl '{filename_tmpl}')", f"the {gt_role} (filename_tmpl '{filename_tmpl}')"
+    lq_names = _partners(gt_names, present, filename_tmpl, f"{lq_folder} lacks {lq} of images in {gt_folder}")
+    _refuse_missing(present, lq_names, f"{gt_folder} lacks {gt} of images in {lq_folder}")
     return [
         {f"{lq_role}_path": os.path.join(lq_folder, lq), f"{gt_role}_path": os.path.join(gt_folder, gt)}
         for lq, gt in zip(lq_names, gt_names)

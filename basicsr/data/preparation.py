@@ -58,16 +58,14 @@ def extract_subimages(
     """
     if min(crop_size, step) < 1 or thresh_size < 0:
         raise ValueError(
-            f"crop_size {crop_size} and step {step} must be positive, and thresh_size {thresh_size} not negative"
+            f"crop_size {crop_size} and step {step} must be positive, thresh_size {thresh_size} not negative"
         )
     names = image_names(input_folder)
     stems = _unique_stems(names, filename_tmpl)
-    settings = {"made": "sub-images", "crop_size": crop_size, "step": step, "thresh_size": thresh_size}
-    _claim(output_folder, settings)
+    sizes = {"crop_size": crop_size, "step": step, "thresh_size": thresh_size}
+    _claim(output_folder, {"made": "sub-images", **sizes})
     jobs = [(os.path.join(input_folder, name), os.path.join(output_folder, stem)) for name, stem in zip(names, stems)]
-    cut = partial(
-        _cut_subimages, crop_size=crop_size, step=step, thresh_size=thresh_size, compression_level=compression_level
-    )
+    cut = partial(_cut_subimages, compression_level=compression_level, **sizes)
     return [f"{job[0]}: {result}" for job, result in parallel_map(cut, jobs, num_workers, "sub-images") if result]
 
 
@@ -76,9 +74,7 @@ def _cut_subimages(job: tuple[str, str], crop_size: int, step: int, thresh_size:
     img = read_source(source)
     height, width = img.shape[:2]
     if min(height, width) < crop_size:
-        raise ValueError(
-            f"{height}×{width} pixels (height×width) are smaller than a sub-image of {crop_size}×{crop_size}"
-        )
+        raise ValueError(f"{height}×{width} pixels (height×width) hold no sub-image of {crop_size}×{crop_size}")
     corners = [
         (top, left)
         for top in _starts(height, crop_size, step, thresh_size)
@@ -129,9 +125,8 @@ def make_lr(
     stems = _unique_stems(names, "{}")
     divisor = math.lcm(*scales) if gt_output_folder else None
     for scale in scales:
-        _claim(
-            os.path.join(output_folder, f"X{scale}"), {"made": "LR", "scale": scale, "gt_multiple_of": divisor or scale}
-        )
+        settings = {"made": "LR", "scale": scale, "gt_multiple_of": divisor or scale, "filename_tmpl": filename_tmpl}
+        _claim(os.path.join(output_folder, f"X{scale}"), settings)
     if gt_output_folder:
         _claim(gt_output_folder, {"made": "GT", "gt_multiple_of": divisor})
     jobs = []
@@ -170,7 +165,7 @@ def generate_meta_info(folder: str, meta_info_file: str, num_workers: int = 1) -
         num_workers: Number of processes.
 
     Returns:
-        For each image that could not be read, and so is not listed, a line with its name and the reason.
+        For each image that could not be read a line with its name and the reason; then nothing is written.
 
     Raises:
         FileExistsError: If the file is there and lists other images.
@@ -179,16 +174,14 @@ def generate_meta_info(folder: str, meta_info_file: str, num_workers: int = 1) -
     if os.path.exists(meta_info_file):
         if [line.name for line in read_meta_info(meta_info_file)] == names:
             return []
-        raise FileExistsError(
-            f"{meta_info_file} exists and lists other images than {folder} has; remove it to make it anew"
-        )
+        raise FileExistsError(f"{meta_info_file} exists and lists other images than {folder} has; remove it first")
     lines, failures = [], []
     for name, result in parallel_map(partial(_shape, folder=folder), names, num_workers, "meta_info"):
         if isinstance(result, Exception):
             failures.append(f"{os.path.join(folder, name)}: {result}")
         else:
             lines.append(f"{name} ({','.join(map(str, result))})\n")
-    if lines:
+    if not failures:
         _write_text(Path(meta_info_file), "".join(lines))
     return failures
 
@@ -216,7 +209,7 @@ def create_lmdb(folder: str, lmdb_path: str, compress_level: int = 1, num_worker
         listed = os.path.join(lmdb_path, "meta_info.txt")
         if os.path.isfile(listed) and [os.path.splitext(line.name)[0] for line in read_meta_info(listed)] == stems:
             return
-        raise FileExistsError(f"{lmdb_path} exists and has other images than {folder}; remove it to make it anew")
+        raise FileExistsError(f"{lmdb_path} exists and has other images than {folder}; remove it first")
     make_lmdb_from_imgs(
         folder,
         lmdb_path,

@@ -61,8 +61,8 @@ def paired_random_crop(
         raise ValueError(f"gt_size {gt_patch_size} is not a multiple of the scale {scale}")
     if (gt_height, gt_width) != (lq_height * scale, lq_width * scale):
         raise ValueError(
-            f"{name}: GT is {gt_height}×{gt_width} and LQ {lq_height}×{lq_width} pixels (height×width); at scale {scale} "
-            f"GT must be {lq_height * scale}×{lq_width * scale}"
+            f"{name}: GT is {gt_height}×{gt_width} and LQ {lq_height}×{lq_width} pixels (height×width); "
+            f"at scale {scale} GT must be {lq_height * scale}×{lq_width * scale}"
         )
     lq_patch_size = gt_patch_size // scale
     if min(lq_height, lq_width) < lq_patch_size:

@@ -343,6 +343,7 @@ class BaseModel:
         Raises:
             ValueError: If the state was made with other optimisers or schedules.
         """
+        self.load_extra_training_state(resume_state)
         for kind, own in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
             saved = resume_state[kind]
             if len(saved) != len(own):
@@ -350,7 +351,6 @@ class BaseModel:
             for target, values in zip(own, saved):
                 target.load_state_dict(values)
         self.best_metric_results = resume_state.get("best_metric_results", {})
-        self.load_extra_training_state(resume_state)
         rank, world = get_dist_info()
         rng = resume_state.get("rng", [])
         if len(rng) == world:

@@ -6,6 +6,7 @@ in [0, 1], uint8 in [0, 255].
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import uuid
@@ -191,7 +192,8 @@ def imwrite(
         aside.write_bytes(encoded.tobytes())
         os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise OSError(f"cannot write the image {path}: {error.strerror or error}") from error
 
 

@@ -1,7 +1,8 @@
 """Writing images to LMDB in BasicSR's layout.
 
-A database is a folder ending in ``.lmdb`` with ``data.mdb``, ``lock.mdb`` and ``meta_info.txt``. A value is a PNG file; its
-key is the image's name without extension. A line of meta_info.txt is ``name.png (h,w,c) <PNG compression level>``.
+A database is a folder ending in ``.lmdb`` with ``data.mdb``, ``lock.mdb`` and ``meta_info.txt``. A value is a PNG
+file; its key is the image's name without extension. A line of meta_info.txt is
+``name.png (h,w,c) <PNG compression level>``.
 """
 
 from __future__ import annotations

@@ -59,16 +59,13 @@ def check_options(opt: Mapping[str, Any], marks: Marks, is_train: bool, check_fi
     recipe = _find(report, "model", opt.get("model_type"), ("model_type",))
     further: Further = "problem" if recipe is not None and "TrainOptions" in vars(recipe) else "notice"
     shape = shape_of_model(Options)
-    parts = {name: shape.keys.pop(name) for name in ("train", "datasets", "val")}
-    rest = {name: value for name, value in opt.items() if name not in parts}
+    del shape.keys["train"], shape.keys["datasets"]
+    rest = {name: value for name, value in opt.items() if name not in ("train", "datasets")}
     _check_section(report, (), rest, shape, further)
-    if opt.get("val") is not None:
-        _check_value(report, ("val",), opt["val"], parts["val"].annotation, further)
     if opt.get("train") is not None:
         _check_train(report, opt["train"], getattr(recipe, "TrainOptions", TrainOptions), further)
     _check_datasets(report, opt.get("datasets"), is_train)
-    if not report.problems:
-        cross_check(report, opt, is_train, check_files)
+    cross_check(report, opt, is_train, check_files)
     if report.problems:
         raise OptionError(report.problems)
     return report.notices

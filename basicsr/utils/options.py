@@ -17,7 +17,7 @@ from .misc import set_random_seed
 from .option_check import check_options
 from .option_files import import_modules, load_options
 from .option_legacy import modernise
-from .option_yaml import Marks, OptionError, dump_yaml, read_yaml, read_yaml_file
+from .option_yaml import OptionError, dump_yaml, read_yaml, read_yaml_file
 
 __all__ = ["OptionError", "copy_opt_file", "dict2str", "load_options", "parse_options", "read_options", "yaml_load"]
 
@@ -67,16 +67,12 @@ def read_options(
         OptionError: With a sentence for everything that is wrong.
     """
     opt, marks = load_options(path, force)
-    return opt, _prepare(opt, marks, is_train, check_files)
-
-
-def _prepare(opt: dict[str, Any], marks: Marks, is_train: bool | None, check_files: bool) -> list[str]:
     notices = modernise(opt, marks)
     import_modules(opt, marks)
     if is_train is None:
         datasets = opt.get("datasets")
         is_train = isinstance(datasets, dict) and any(str(name).startswith("train") for name in datasets)
-    return notices + check_options(opt, marks, is_train, check_files)
+    return opt, notices + check_options(opt, marks, is_train, check_files)
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:

@@ -1,12 +1,10 @@
 """Store a folder of images in an LMDB; see docs/data_preparation.md."""
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from _command import parser, run
 
-from basicsr.data.preparation import create_lmdb, parser, run
+from basicsr.data.preparation import create_lmdb
 
 
 def main() -> int:

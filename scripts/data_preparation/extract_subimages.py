@@ -1,12 +1,10 @@
 """Cut a folder of large images into overlapping sub-images, which load faster; see docs/data_preparation.md."""
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from _command import parser, run
 
-from basicsr.data.preparation import extract_subimages, parser, run
+from basicsr.data.preparation import extract_subimages
 
 
 def main() -> int:
@@ -16,7 +14,10 @@ def main() -> int:
     arguments.add_argument("--crop-size", type=int, default=480, help="side of a sub-image in pixels (default 480)")
     arguments.add_argument("--step", type=int, default=240, help="distance between neighbours (default 240)")
     arguments.add_argument(
-        "--thresh-size", type=int, default=0, help="largest rest at the border that is not worth a sub-image (default 0)"
+        "--thresh-size",
+        type=int,
+        default=0,
+        help="largest rest at the border to leave out, in pixels (default 0)",
     )
     arguments.add_argument(
         "--filename-tmpl", default="{}", help="'{}x4' drops a final x4 from the names, so that LR is called like GT"

@@ -1,12 +1,10 @@
 """List a folder of images in a meta_info file; see docs/data_preparation.md."""
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from _command import parser, run
 
-from basicsr.data.preparation import generate_meta_info, parser, run
+from basicsr.data.preparation import generate_meta_info
 
 
 def main() -> int:

@@ -1,12 +1,10 @@
 """Make LR images from a folder of GT images by MATLAB's bicubic; see docs/data_preparation.md."""
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from _command import parser, run
 
-from basicsr.data.preparation import make_lr, parser, run
+from basicsr.data.preparation import make_lr
 
 
 def main() -> int:

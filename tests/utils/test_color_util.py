@@ -50,8 +50,9 @@ def test_the_way_back(rgb):
 
 
 def test_uint8_out_of_gamut_is_clipped():
-    assert ycbcr2rgb(np.array([[[235, 128, 255]]], np.uint8))[0, 0].tolist() == [255, 132, 255]
-    assert ycbcr2rgb(np.array([[[0, 0, 0]]], np.uint8))[0, 0].tolist() == [0, 135, 0]
+    # The standard's inverse: R = 1.164 (Y-16) + 1.596 (Cr-128), G = 1.164 (Y-16) - 0.392 (Cb-128) - 0.813 (Cr-128).
+    assert ycbcr2rgb(np.array([[[235, 128, 255]]], np.uint8))[0, 0].tolist() == [255, 152, 255]
+    assert ycbcr2rgb(np.array([[[0, 0, 0]]], np.uint8))[0, 0].tolist() == [0, 136, 0]
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 4, 5)])

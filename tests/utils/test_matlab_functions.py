@@ -1,4 +1,4 @@
-"""``imresize`` against MATLAB's own output (the benchmarks' LR files) and against its definition, written out plainly."""
+"""``imresize`` against MATLAB's own output (the benchmarks' LR files) and against its definition."""
 
 import math
 
@@ -96,8 +96,6 @@ def test_tensors_give_the_same(scale):
 def test_tensors_ignore_autocast():
     tensor = torch.rand(3, 12, 12)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(imresize(tensor, 0.5), imresize(tensor.clone(), 0.5))
-        assert imresize(tensor, 0.5).dtype == torch.float32
         inside = imresize(tensor, 0.5)
     assert torch.equal(inside, imresize(tensor, 0.5))
 

@@ -1,0 +1,134 @@
+"""A miniature training set and options, and ways to run train.py and test.py on them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from basicsr.utils.img_util import imwrite
+from basicsr.utils.matlab_functions import imresize
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def smooth_image(seed: int, height: int, width: int) -> np.ndarray:
+    """A uint8 image with structure at several scales."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3))
+    for size in (2, 5, 11):
+        noise = torch.from_numpy(rng.random((1, 3, size, size)))
+        layer = torch.nn.functional.interpolate(noise, (height, width), mode="bicubic", align_corners=False)
+        image += layer[0].permute(1, 2, 0).numpy()
+    return np.clip(image / 3 * 255, 0, 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """``hr`` and ``lr`` folders: four images, ×2, of different sizes."""
+    root = tmp_path_factory.mktemp("images")
+    for index in range(4):
+        image = smooth_image(index, 40 + 2 * index, 48)
+        imwrite(image, str(root / "hr" / f"img.{index}.png"))
+        imwrite(imresize(image, 0.5), str(root / "lr" / f"img.{index}.png"))
+    return root
+
+
+@pytest.fixture
+def options(images) -> dict:
+    """Options of a tiny KD training on the CPU; tests change what they are about."""
+    edsr = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "upscale": 2, "img_range": 1.0, "res_scale": 1}
+    data = {"type": "PairedImageDataset", "dataroot_gt": f"{images}/hr", "dataroot_lq": f"{images}/lr"}
+    data["io_backend"] = {"type": "disk"}
+    return {
+        "name": "tiny",
+        "model_type": "KDModel",
+        "scale": 2,
+        "num_gpu": 0,
+        "manual_seed": 7,
+        "datasets": {
+            "train": {
+                "name": "train",
+                **data,
+                "gt_size": 16,
+                "use_hflip": True,
+                "use_rot": True,
+                "num_worker_per_gpu": 0,
+                "batch_size_per_gpu": 3,
+                "dataset_enlarge_ratio": 4,
+            },
+            "val": {"name": "val", **data},
+        },
+        "network_g": {**edsr, "num_feat": 4, "num_block": 2},
+        "network_t": {**edsr, "num_feat": 6, "num_block": 3},
+        "path": {},
+        "train": {
+            "ema_decay": 0.9,
+            "optim_g": {"type": "Adam", "lr": 2e-3, "betas": [0.9, 0.99]},
+            "scheduler": {"type": "MultiStepLR", "milestones": [6], "gamma": 0.5},
+            "total_iter": 12,
+            "pixel_opt": {"type": "L1Loss"},
+            "kd_opt": {
+                "logits": {"type": "LogitsKD", "loss_weight": 0.1},
+                "feat": {"type": "FitNets", "pairs": [{"student": "body.1", "teacher": "body.2"}]},
+            },
+        },
+        "val": {
+            "val_freq": 6,
+            "metrics": {
+                "psnr": {"type": "calculate_psnr", "crop_border": 2, "test_y_channel": True},
+                "ssim": {"type": "calculate_ssim", "crop_border": 2, "test_y_channel": True},
+            },
+        },
+        "logger": {"print_freq": 1, "save_checkpoint_freq": 4},
+    }
+
+
+class Runner:
+    """Runs the entry points below a temporary root."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.monkeypatch = monkeypatch
+
+    def write(self, options: dict) -> str:
+        path = self.root / f"{options['name']}.yml"
+        path.write_text(yaml.safe_dump(options, sort_keys=False))
+        return str(path)
+
+    def train(self, options: dict, *arguments: str) -> Path:
+        """Train in this process; returns the run's folder."""
+        from basicsr.train import train_pipeline
+
+        self.monkeypatch.setattr(sys, "argv", ["train.py", "-opt", self.write(options), *arguments])
+        train_pipeline(str(self.root))
+        return self.root / "experiments" / options["name"]
+
+    def test(self, options: dict, *arguments: str) -> Path:
+        """Test in this process; returns the results' folder."""
+        from basicsr.test import test_pipeline
+
+        self.monkeypatch.setattr(sys, "argv", ["test.py", "-opt", self.write(options), *arguments])
+        test_pipeline(str(self.root))
+        return self.root / "results" / options["name"]
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
+        """Run ``python <command>`` from the repository as a user would, its runs going below the temporary root."""
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        result = subprocess.run(
+            [sys.executable, *command], cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=300
+        )
+        if check and result.returncode != 0:
+            output = result.stdout[-2000:] + result.stderr[-4000:]
+            raise AssertionError(f"{command} exited {result.returncode}:\n{output}")
+        return result
+
+
+@pytest.fixture
+def runner(tmp_path, monkeypatch) -> Runner:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    return Runner(tmp_path, monkeypatch)

@@ -1,0 +1,348 @@
+"""Real runs in miniature: train, stop, resume, test; what is logged, saved, frozen and measured."""
+
+import copy
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+LOG_LINE = re.compile(
+    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO: \[tiny\.\.\]\[epoch:  0, iter:       1, lr:\(2\.000e-03,\)\] "
+    r"\[eta: (\d+ days?, )?\d+:\d\d:\d\d, time \(data\): \d+\.\d{3} \(\d+\.\d{3}\)\] "
+    r"l_pix: \d\.\d{4}e[+-]\d\d l_logits: \d\.\d{4}e[+-]\d\d l_feat: \d\.\d{4}e[+-]\d\d $",
+    re.M,
+)
+
+
+def weights(folder, name="net_g_latest.pth"):
+    return torch.load(folder / "models" / name, weights_only=True)
+
+
+def assert_same_weights(one, other):
+    for key in ("params", "params_ema"):
+        assert one[key].keys() == other[key].keys()
+        for name in one[key]:
+            assert torch.equal(one[key][name], other[key][name]), f"{key}: {name}"
+
+
+def log_text(folder):
+    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
+
+
+def test_files_and_log_lines(runner, options):
+    options["logger"]["use_tb_logger"] = True
+    folder = runner.train(options)
+    assert sorted(p.name for p in (folder / "models").iterdir()) == [
+        "net_g_12.pth",
+        "net_g_4.pth",
+        "net_g_8.pth",
+        "net_g_latest.pth",
+    ]
+    assert sorted(p.name for p in (folder / "training_states").iterdir()) == ["12.state", "4.state", "8.state"]
+    log = log_text(folder)
+    assert LOG_LINE.search(log), log
+    assert re.search(
+        r"INFO: Validation val\n\t # psnr: \d+\.\d{4}\tBest: \d+\.\d{4} @ \d+ iter\n\t # ssim: \d\.\d{4}\tBest: ", log
+    )
+    assert (folder / "tiny.yml").is_file()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(runner.root / "tb_logger" / "tiny"))
+    events.Reload()
+    assert {"losses/l_pix", "losses/l_logits", "losses/l_feat", "metrics/val/psnr"} <= set(events.Tags()["scalars"])
+
+
+def test_training_lowers_the_loss(runner, options):
+    options["train"] |= {"total_iter": 150, "scheduler": {"type": "MultiStepLR", "milestones": [120], "gamma": 0.5}}
+    options["train"]["kd_opt"]["logits"]["loss_weight"] = 0.0
+    options["val"]["val_freq"] = 30
+    folder = runner.train(options)
+    losses = [float(value) for value in re.findall(r"l_pix: (\S+)", log_text(folder))]
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+    psnr = [float(value) for value in re.findall(r"# psnr: (\S+)", log_text(folder))]
+    assert psnr[-1] > psnr[0] + 1
+
+
+def test_existing_run_is_archived(runner, options):
+    options["train"]["total_iter"] = 1
+    runner.train(options)
+    runner.train(options)
+    names = sorted(path.name for path in (runner.root / "experiments").iterdir())
+    assert len(names) == 2
+    assert re.fullmatch(r"tiny_archived_\d{8}_\d{6}", names[1])
+
+
+STOPPED = {"imports": [str(Path(__file__).with_name("stopping_plugin.py"))]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop_at", [6, 9])
+def test_resume_is_bit_identical(runner, options, monkeypatch, workers, stop_at):
+    """Stopped in mid-epoch (an epoch has 5 iterations) and resumed: the same weights as without the stop."""
+    options["datasets"]["train"]["num_worker_per_gpu"] = workers
+    options["network_g"]["type"] = "NoisyEDSR"
+    options |= STOPPED | {"model_type": "StoppingKDModel"}
+    whole = runner.train({**copy.deepcopy(options), "name": "tiny_whole"})
+    monkeypatch.setenv("STOP_AT", str(stop_at))
+    with pytest.raises(KeyboardInterrupt):
+        runner.train(options)
+    monkeypatch.delenv("STOP_AT")
+    resumed = runner.train(options, "--auto_resume")
+
+    assert f"Resuming training from epoch: {0 if stop_at == 6 else 1}" in log_text(resumed)
+    assert_same_weights(weights(whole), weights(resumed))
+    states = [torch.load(f / "training_states" / "12.state", weights_only=True) for f in (whole, resumed)]
+    assert states[0]["best_metric_results"] == states[1]["best_metric_results"]
+    assert states[0]["sampler"] == states[1]["sampler"]
+    for name, value in states[0]["terms"]["feat"].items():
+        assert torch.equal(value, states[1]["terms"]["feat"][name])
+
+
+def test_resume_after_sigkill_from_the_last_whole_state(runner, options):
+    """A killed process, and then a torn newest file: the run continues from the last whole state, to the same end."""
+    options |= STOPPED | {"model_type": "StoppingKDModel"}
+    options["path"] = {"experiments_root": str(runner.root / "experiments")}
+    whole = runner.train({**copy.deepcopy(options), "name": "tiny_whole"})
+    command = ("basicsr/train.py", "-opt", runner.write(options))
+    result = runner.run(*command, check=False, STOP_AT="10", STOP_BY="SIGKILL")
+    assert result.returncode == -signal.SIGKILL
+    newest = runner.root / "experiments" / "tiny" / "training_states" / "8.state"
+    newest.write_bytes(newest.read_bytes()[:-200])
+    result = runner.run(*command, "--auto_resume")
+    assert "8.state is passed over: the file is incomplete or damaged" in result.stderr
+    assert "Resuming training from epoch: 0, iter: 4" in result.stderr
+    assert_same_weights(weights(whole), weights(runner.root / "experiments" / "tiny"))
+
+
+def test_validation_and_test_agree(runner, options):
+    """The same checkpoint gives the same numbers in training's validation and in test.py: both use the average."""
+    folder = runner.train(options)
+    validation = json.loads((folder / "validation.json").read_text())["datasets"]["val"]
+    test_options = {key: options[key] for key in ("scale", "num_gpu", "manual_seed", "network_g")}
+    test_options |= {"name": "tiny_test", "model_type": "SRModel", "val": {**options["val"], "save_img": True}}
+    test_options["val"].pop("val_freq")
+    test_options["datasets"] = {"test_1": options["datasets"]["val"]}
+    test_options["path"] = {"pretrain_network_g": str(folder / "models" / "net_g_12.pth")}
+    results = runner.test(test_options)
+    report = json.loads((results / "results.json").read_text())
+    assert report["datasets"]["val"] == validation
+    assert report["weights_sha256"]
+    assert "| val | 4 |" in (results / "results.md").read_text()
+    images = sorted(path.name for path in (results / "visualization" / "val").iterdir())
+    assert images[0] == "img.0_tiny_test.png"
+    assert len(images) == 4
+
+
+def test_frozen_networks_are_frozen(runner, options):
+    """A teacher with batch statistics and dropout stays as it was, and reaches neither optimiser nor checkpoint."""
+    from basicsr.models import build_model
+    from basicsr.utils.options import read_options
+
+    opt, _ = read_options(runner.write(options), is_train=True)
+    opt |= {"dist": False, "rank": 0, "world_size": 1, "is_train": True}
+    opt["datasets"]["train"]["phase"] = "train"
+    model = build_model(opt)
+    teacher = model.frozen["t"]
+    before = copy.deepcopy(teacher.state_dict())
+    optimised = {id(p) for group in model.optimizer_g.param_groups for p in group["params"]}
+    assert not optimised & {id(p) for p in teacher.parameters()}
+    assert {id(p) for p in model.terms["feat"].parameters()} <= optimised
+    gt = torch.rand(2, 3, 16, 16)
+    for iteration in (1, 2, 3):
+        model.net_g.train()
+        model.feed_data({"lq": torch.rand(2, 3, 8, 8), "gt": gt})
+        model.optimize_parameters(iteration)
+        assert torch.equal(model.gt, gt), "the ground truth is never replaced"
+    assert not teacher.net.training
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+    names = set(model.get_bare_model(model.net_g).state_dict())
+    assert not any("adapter" in name or "teacher" in name for name in names)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def test_two_processes(runner, options):
+    """torchrun and torch.distributed.launch, on two gloo processes, give the same run, also when it is stopped."""
+    options["datasets"]["train"]["batch_size_per_gpu"] = 2
+    options["path"] = {"experiments_root": str(runner.root / "experiments")}
+    options |= STOPPED | {"model_type": "StoppingKDModel"}
+
+    def run(module, name, *arguments, **environment):
+        launch = ("-m", module, "--nproc_per_node=2", f"--master_port={free_port()}", "basicsr/train.py")
+        command = ("-opt", runner.write({**options, "name": name}), "--launcher", "pytorch", *arguments)
+        runner.run(*launch, *command, check=not environment, **environment)
+        return runner.root / "experiments" / name
+
+    one = run("torch.distributed.run", "tiny_run")
+    run("torch.distributed.launch", "tiny_launch", STOP_AT="6", STOP_BY="SIGKILL")
+    other = run("torch.distributed.launch", "tiny_launch", "--auto_resume")
+    assert "Resuming training from epoch: 0, iter: 4" in log_text(other)
+    assert_same_weights(weights(one), weights(other))
+    # validation spread over the ranks equals a test of the same weights in one process
+    report = json.loads((one / "validation.json").read_text())["datasets"]["val"]
+    test_options = {key: options[key] for key in ("scale", "num_gpu", "manual_seed", "network_g")}
+    test_options |= {"name": "tiny_test", "model_type": "SRModel", "val": {"metrics": options["val"]["metrics"]}}
+    test_options["datasets"] = {"test": options["datasets"]["val"]}
+    test_options["path"] = {"pretrain_network_g": str(one / "models" / "net_g_12.pth")}
+    results = runner.test(test_options)
+    assert json.loads((results / "results.json").read_text())["datasets"]["val"] == report
+
+
+def test_slurm_variables_start_a_process_group(runner, options):
+    options["train"]["total_iter"] = 2
+    options["path"] = {"experiments_root": str(runner.root / "experiments")}
+    environment = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0", "MASTER_ADDR": "127.0.0.1"}
+    command = ("-m", "basicsr.train", "-opt", runner.write(options), "--launcher", "slurm")
+    runner.run(*command, **environment, MASTER_PORT=free_port())
+    log = log_text(runner.root / "experiments" / "tiny")
+    assert "dist: True" in log
+    assert "world_size: 1" in log
+
+
+def test_the_checkout_comes_before_an_installed_basicsr(runner, options, tmp_path):
+    """``python basicsr/train.py`` uses its own checkout though another basicsr is first on the path."""
+    other = tmp_path / "site" / "basicsr"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise ImportError('the wrong basicsr')")
+    options["train"]["total_iter"] = 1
+    options["path"] = {"experiments_root": str(runner.root / "experiments")}
+    runner.run("basicsr/train.py", "-opt", runner.write(options), PYTHONPATH=str(other.parent))
+
+
+def test_a_wrong_option_ends_in_a_sentence(runner, options):
+    options["network_g"]["num_fet"] = options["network_g"].pop("num_feat")
+    result = runner.run("basicsr/train.py", "-opt", runner.write(options), check=False)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert re.search(r"network_g\.num_fet.*num_feat", result.stderr)
+    assert not os.path.exists(runner.root / "experiments")
+
+
+def test_debug_flag(runner, options):
+    options["train"]["total_iter"] = 8
+    folder = runner.train({**options, "name": "debug_tiny"}, "--debug")
+    assert (folder / "training_states" / "8.state").is_file()
+    assert sys.argv[-1] == "--debug"
+
+
+PLUGIN = """
+import torch
+from torch import nn
+from basicsr.distill.term import KDTerm
+from basicsr.utils.registry import ARCH_REGISTRY, KD_REGISTRY
+
+@ARCH_REGISTRY.register()
+class TinyNet(nn.Module):
+    def __init__(self, width: int = 4, upscale: int = 2):
+        super().__init__()
+        self.body = nn.Conv2d(3, width, 3, padding=1)
+        self.tail = nn.Sequential(nn.Conv2d(width, 3 * upscale**2, 3, padding=1), nn.PixelShuffle(upscale))
+
+    def forward(self, x):
+        return self.tail(torch.relu(self.body(x)))
+
+@KD_REGISTRY.register()
+class MeanKD(KDTerm):
+    def __init__(self, teacher: str = "t"):
+        super().__init__()
+        self.teacher = teacher
+
+    def setup(self, model):
+        model.output_shape(self.teacher)
+
+    def forward(self, ctx):
+        difference = ctx.output.mean((2, 3)) - ctx.teacher(self.teacher).output.mean((2, 3))
+        return {"abs": difference.abs().mean(), "square": (difference**2).mean()}
+"""
+
+
+def test_network_and_term_from_outside_the_package(runner, options):
+    plugin = runner.root / "my_plugin.py"
+    plugin.write_text(PLUGIN)
+    options |= {"imports": [str(plugin)], "network_g": {"type": "TinyNet", "width": 5}}
+    options["train"]["kd_opt"] = {"mean": {"type": "MeanKD", "loss_weight": 2.0}}
+    folder = runner.train(options)
+    assert re.search(r"l_pix: \S+ l_mean_abs: \S+ l_mean_square: \S+ ", log_text(folder))
+    assert weights(folder)["params"]["body.weight"].shape == (5, 3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": {"type": "LogitsKD", "teacher": "t_2"}}, r"kd_opt.logits: network_t_2 is not defined.*network_t"),
+        (
+            {"feat": {"type": "FitNets", "pairs": [{"student": "bodi.0", "teacher": "body.0"}]}},
+            r"kd_opt.feat: no module of network_g matches 'bodi.0'; near misses: body.0",
+        ),
+        (
+            {"feat": {"type": "FitNets", "pairs": [{"student": "body.*", "teacher": "body.*"}]}},
+            r"'body.\*' matches 2 modules of network_g \(body.0, body.1\) but 'body.\*' matches 3 of network_t",
+        ),
+        (
+            {"feat": {"type": "FitNets", "pairs": [{"student": "upsample", "teacher": "body.0"}]}},
+            r"differ in height and width",
+        ),
+    ],
+)
+def test_wiring_errors_come_before_training(runner, options, change, message):
+    options["train"]["kd_opt"] = change
+    with pytest.raises(ValueError, match=message):
+        runner.train(options)
+
+
+def test_teacher_of_another_scale_is_refused(runner, options):
+    options["network_t"]["upscale"] = 4
+    with pytest.raises(ValueError, match="network_g gives an image of shape .* they must agree"):
+        runner.train(options)
+
+
+def test_teacher_of_another_architecture_precision_and_normalisation(runner, options):
+    options["network_t"] = {"type": "MSRResNet", "num_feat": 4, "num_block": 1, "upscale": 2}
+    options["runtime"] = {"t": {"precision": "bf16", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
+    options["train"]["kd_opt"] = {"logits": {"type": "LogitsKD"}}
+    folder = runner.train(options)
+    assert re.search(r"network_t\s+MSRResNet\s+\S+\s+frozen\s+bf16\s+RANDOM", log_text(folder))
+
+
+def test_two_teachers_and_a_schedule(runner, options):
+    options["network_t_2"] = {**options["network_t"], "num_feat": 8}
+    options["train"]["kd_opt"] = {
+        "one": {"type": "LogitsKD", "start": 3, "end": 5},
+        "two": {"type": "LogitsKD", "teacher": "t_2", "log_grad": True},
+    }
+    folder = runner.train(options)
+    lines = [line for line in log_text(folder).splitlines() if "l_pix" in line]
+    assert [("l_one" in line) for line in lines] == [i in (3, 4, 5) for i in range(1, 13)]
+    assert all("grad_two: " in line and "cos_two: " in line for line in lines)
+
+
+def test_without_ground_truth_only_distillation(runner, options):
+    """Data-free distillation: a folder of inputs, no target, no pixel loss."""
+    train = options["datasets"]["train"]
+    train |= {"type": "SingleImageDataset"}
+    train.pop("dataroot_gt"), train.pop("gt_size"), train.pop("use_hflip"), train.pop("use_rot")
+    train |= {"batch_size_per_gpu": 1}
+    options["train"].pop("pixel_opt")
+    options["train"]["kd_opt"] = {"logits": {"type": "LogitsKD"}}
+    folder = runner.train(options)
+    assert "l_logits" in log_text(folder)
+    assert "l_pix" not in log_text(folder)
+
+
+def test_resume_with_other_terms_is_refused(runner, options):
+    runner.train(options)
+    options["train"]["kd_opt"].pop("feat")
+    options["train"]["total_iter"] = 16
+    with pytest.raises(ValueError, match="the training state holds the distillation terms logits, feat"):
+        runner.train(options, "--auto_resume")
