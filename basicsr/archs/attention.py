@@ -106,70 +106,71 @@ def window_attention(
     """
     scale = qkv.shape[-1] ** -0.5 if scale is None else scale
     form = fastest_form(qkv, dropout_p) if form is None else form
-    additive = bias.to(qkv.dtype)
-    if mask is not None:
-        additive = additive + mask[:, None].to(qkv.dtype)  # (W, H, N, N)
+    bias = bias.to(qkv.dtype)
+    mask = None if mask is None else mask.to(qkv.dtype)
     if form == "sdpa":
-        return _sdpa(qkv, additive, scale, dropout_p)
+        return _sdpa(qkv, bias, mask, scale, dropout_p)
     assert dropout_p == 0
     with torch.autocast(qkv.device.type, enabled=False):  # the dtype has been chosen: it is that of the tokens
-        if torch.is_grad_enabled() and (qkv.requires_grad or additive.requires_grad):
-            return _MatmulAttention.apply(qkv, additive, scale)
-        return _attend(qkv, additive, scale)[0]
+        if torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad):
+            return _MatmulAttention.apply(qkv, bias, mask, scale)
+        return _attend(qkv, bias, mask, scale)[0]
 
 
-def _sdpa(qkv: Tensor, additive: Tensor, scale: float, dropout_p: float) -> Tensor:
+def _sdpa(qkv: Tensor, bias: Tensor, mask: Tensor | None, scale: float, dropout_p: float) -> Tensor:
     """PyTorch's fused attention. It broadcasts its mask over one leading axis only, so windows are taken together with
     the heads where they differ in their mask, and with the batch where they do not."""
-    merge = (0, 1) if additive.ndim == 3 else (1, 2)
+    if mask is None:
+        merge, additive = (0, 1), bias
+    else:
+        merge, additive = (1, 2), (bias + mask[:, None]).flatten(0, 1)
     q, k, v = (x.flatten(*merge) for x in qkv.unbind(0))
-    additive = additive.reshape(1, q.shape[1], *additive.shape[-2:])
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=additive, dropout_p=dropout_p, scale=scale)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=additive[None], dropout_p=dropout_p, scale=scale)
     return out.view(qkv.shape[1:])
 
 
-def _attend(qkv: Tensor, additive: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _attend(qkv: Tensor, bias: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """Two batched matrix products: the output (B, W, H, N, D) and the attention weights (B·W·H, N, N).
 
-    The second product is computed transposed, ``vᵀ pᵀ``: as matrices of a few columns (D is 10 or 30 in SwinIR) its
-    rows would be too short for the vector units, which costs up to three times as long.
+    The second product is computed transposed, ``vᵀ pᵀ``: with rows of D numbers only (10 or 30 in SwinIR) it leaves the
+    vector units half empty and takes up to three times as long.
     """
     q, k, v = qkv.flatten(1, 3)
-    # The scores start as the mask, to which the product is added.
-    scores = additive.expand(*qkv.shape[1:4], *additive.shape[-2:]).flatten(0, 2)
-    weights = torch.baddbmm(scores, q, k.transpose(1, 2), alpha=scale).softmax(dim=-1)
+    scores = qkv.new_empty(*qkv.shape[1:4], *bias.shape[1:])  # starts as the additive mask, in one pass over memory
+    if mask is None:
+        scores.copy_(bias)
+    else:
+        torch.add(bias.expand_as(scores), mask[:, None], out=scores)
+    weights = scores.flatten(0, 2).baddbmm_(q, k.transpose(1, 2), alpha=scale).softmax(dim=-1)
     out = torch.bmm(v.transpose(1, 2), weights.transpose(1, 2))
     return out.transpose(1, 2).view(qkv.shape[1:]), weights
 
 
 class _MatmulAttention(torch.autograd.Function):
-    """:func:`_attend` with a backward pass in which, too, the short axis never comes last, and which writes the three
-    gradients into one tensor."""
+    """:func:`_attend` with a backward pass that also keeps the short axis from being the last, sums the gradient of
+    the bias at once over images and windows, and writes those of q, k and v into one tensor."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, additive: Tensor, scale: float) -> Tensor:
-        out, weights = _attend(qkv, additive, scale)
-        ctx.save_for_backward(qkv, weights, out)
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        out, weights = _attend(qkv, bias, mask, scale)
+        ctx.save_for_backward(qkv, weights)
         ctx.scale = scale
-        ctx.additive_shape = additive.shape
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        qkv, weights, out = ctx.saved_tensors
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        qkv, weights = ctx.saved_tensors
         q, k, v = qkv.flatten(1, 3)
-        grad_out = grad_out.contiguous()
-        # Through the softmax: dS = P ⊙ (dP − Σ dP ⊙ P), where the sum over keys equals Σ dO ⊙ O over channels.
-        row_sum = (grad_out * out).sum(dim=-1).flatten(0, 2).unsqueeze(-1)
-        grad_out = grad_out.flatten(0, 2)
-        grad_scores = torch.bmm(grad_out, v.transpose(1, 2)).sub_(row_sum).mul_(weights)
-        grad_qkv = qkv.new_empty(3, *q.transpose(1, 2).shape)
+        grad_out = grad_out.transpose(-2, -1).flatten(0, 2)  # (B·W·H, D, N)
+        grad_weights = torch.bmm(grad_out.transpose(1, 2), v.transpose(1, 2))
+        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        grad_bias = None
+        if ctx.needs_input_grad[1]:
+            grad_bias = grad_scores.unflatten(0, (-1, qkv.shape[3])).sum(dim=0)
+        grad_qkv = qkv.new_empty(3, *grad_out.shape)
         torch.bmm(k.transpose(1, 2), grad_scores.transpose(1, 2), out=grad_qkv[0])
         torch.bmm(q.transpose(1, 2), grad_scores, out=grad_qkv[1])
         grad_qkv[:2].mul_(ctx.scale)
-        torch.bmm(grad_out.transpose(1, 2), weights, out=grad_qkv[2])
-        grad_additive = None
-        if ctx.needs_input_grad[1]:
-            grad_additive = grad_scores.view(*qkv.shape[1:4], *weights.shape[1:]).sum_to_size(ctx.additive_shape)
-        return grad_qkv.transpose(2, 3).view(qkv.shape), grad_additive, None
+        torch.bmm(grad_out, weights, out=grad_qkv[2])
+        return grad_qkv.transpose(2, 3).view(qkv.shape), grad_bias, None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,20 +67,15 @@ def load_file(path: str | os.PathLike) -> Any:
             return load_safetensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else "it cannot be unpickled"
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign:
             raise ValueError(
-                f"{path} is refused: it holds pickled objects other than tensors and plain values, which could run "
-                f"code when loaded. Save its state_dict() alone and use that file. ({_first_global(error)})"
+                f"{path} is refused: it holds the pickled object {foreign[1]}, and only tensors and plain values are "
+                f"loaded, since others could run code. Save its state_dict() alone and use that file."
             ) from error
-        raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
+        raise ValueError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file; all mean the same here
         raise ValueError(f"{path} is damaged or not a checkpoint: {type(error).__name__}: {error}") from error
-
-
-def _first_global(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
-    return lines[0] if lines else type(error).__name__
 
 
 def extract_state_dict(checkpoint: Any, param_key: str | None = "params", source: str = "the checkpoint") -> dict:

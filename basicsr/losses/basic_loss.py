@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -174,4 +173,4 @@ class PSNRLoss(nn.Module):
         if self.to_y:
             pred, target = rgb2ycbcr_pt(pred, y_only=True), rgb2ycbcr_pt(target, y_only=True)
         mse = ((pred - target) ** 2).mean(dim=(1, 2, 3))
-        return self.loss_weight * 10.0 / math.log(10.0) * torch.log(mse + 1e-8).mean()
+        return self.loss_weight * 10.0 * torch.log10(mse + 1e-8).mean()

@@ -29,7 +29,10 @@ _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 @METRIC_REGISTRY.register()
 def calculate_niqe(
-    img: np.ndarray, crop_border: int, input_order: str = "HWC", convert_to: Literal["y", "gray"] = "y"
+    img: np.ndarray,
+    crop_border: int,
+    input_order: Literal["HWC", "CHW"] = "HWC",
+    convert_to: Literal["y", "gray"] = "y",
 ) -> float:
     """The distance of an image's local statistics from those of pristine photographs (eq. 10); lower is better.
 

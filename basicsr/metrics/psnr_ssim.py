@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,7 +25,11 @@ _STRIP = 64  # rows of the SSIM map computed at once, so that what lies between 
 
 @METRIC_REGISTRY.register()
 def calculate_psnr(
-    img: np.ndarray, img2: np.ndarray, crop_border: int, input_order: str = "HWC", test_y_channel: bool = False
+    img: np.ndarray,
+    img2: np.ndarray,
+    crop_border: int,
+    input_order: Literal["HWC", "CHW"] = "HWC",
+    test_y_channel: bool = False,
 ) -> float:
     """Peak signal-to-noise ratio, ``10·log10(255² / mean squared error)``, over all channels together.
 
@@ -49,7 +54,11 @@ def calculate_psnr(
 
 @METRIC_REGISTRY.register()
 def calculate_ssim(
-    img: np.ndarray, img2: np.ndarray, crop_border: int, input_order: str = "HWC", test_y_channel: bool = False
+    img: np.ndarray,
+    img2: np.ndarray,
+    crop_border: int,
+    input_order: Literal["HWC", "CHW"] = "HWC",
+    test_y_channel: bool = False,
 ) -> float:
     """Structural similarity: the mean of the SSIM map over the valid region, and over channels.
 

@@ -78,14 +78,23 @@ def make_exp_dirs(opt: dict) -> None:
 
 
 def check_resume(opt: dict, resume_iter: int) -> None:
-    """Kept for downstream scripts; a resumed run reads its networks beside the training state by itself."""
-    ignored = opt["path"].get("ignore_resume_networks") or []
+    """Point ``path.pretrain_network_<x>`` at the networks that a run saved at an iteration.
+
+    Networks without such a file (frozen ones) and those in ``path.ignore_resume_networks`` keep their paths. A resumed
+    network takes the trained weights, ``params``, whatever the pre-trained file's key was.
+
+    Args:
+        opt: The options, changed in place.
+        resume_iter: The iteration.
+    """
+    path = opt["path"]
     for network in [key for key in opt if key.startswith("network_")]:
-        if network not in ignored:
-            name = network.removeprefix("network_")
-            path = Path(opt["path"]["models"]) / f"net_{name}_{resume_iter}.pth"
-            if path.is_file():
-                opt["path"][f"pretrain_{network}"] = str(path)
+        name = network.removeprefix("network_")
+        saved = Path(path["models"]) / f"net_{name}_{resume_iter}.pth"
+        if network not in (path.get("ignore_resume_networks") or []) and saved.is_file():
+            path[f"pretrain_{network}"] = str(saved)
+            path[f"param_key_{name}"] = "params"
+            path[f"strict_load_{name}"] = True
 
 
 def sizeof_fmt(size: float, suffix: str = "B") -> str:

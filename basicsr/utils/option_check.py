@@ -12,7 +12,7 @@ from typing_extensions import is_typeddict
 
 from .option_cross_check import cross_check
 from .option_schema import DatasetOptions, LossOptions, Options, Registered, Section, TrainOptions
-from .option_shape import Shape, find_registered, shape_of_model, shape_of_registered, shape_of_typed_dict
+from .option_shape import KeySpec, Shape, find_registered, shape_of_model, shape_of_registered, shape_of_typed_dict
 from .option_types import choices, describe, fits, shown
 from .option_yaml import Key, Marks, OptionError
 
@@ -59,7 +59,7 @@ def check_options(opt: Mapping[str, Any], marks: Marks, is_train: bool, check_fi
     recipe = _find(report, "model", opt.get("model_type"), ("model_type",))
     further: Further = "problem" if recipe is not None and "TrainOptions" in vars(recipe) else "notice"
     shape = shape_of_model(Options)
-    del shape.keys["train"], shape.keys["datasets"]
+    shape.keys["datasets"] = KeySpec(Any)  # reported below when missing
     rest = {name: value for name, value in opt.items() if name not in ("train", "datasets")}
     _check_section(report, (), rest, shape, further)
     if opt.get("train") is not None:

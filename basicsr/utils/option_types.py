@@ -102,7 +102,7 @@ def _describe(annotation: Any, plural: bool) -> str:
     if annotation in _WORDS:
         return _WORDS[annotation][plural]
     if origin is Annotated:
-        return _describe(args[0], plural) + "".join(_bounds(args[1:]))
+        return _describe(args[0], plural) + _bounds(args[1:])
     if origin in (Union, types.UnionType):
         words = list(dict.fromkeys(_describe(arm, plural) for arm in args))
         return " or ".join(words)
@@ -124,21 +124,14 @@ def _describe(annotation: Any, plural: bool) -> str:
     return "anything"
 
 
-def _bounds(metadata: tuple[Any, ...]) -> list[str]:
-    words: list[str] = []
-    for item in metadata:
-        if isinstance(item, FieldInfo):
-            words += _bounds(tuple(item.metadata))
-        for kind, attribute, sign in (
-            (at.Gt, "gt", ">"),
-            (at.Ge, "ge", "≥"),
-            (at.Lt, "lt", "<"),
-            (at.Le, "le", "≤"),
-            (at.MultipleOf, "multiple_of", "multiple of"),
-        ):
-            if isinstance(item, kind):
-                words.append(f" {sign} {getattr(item, attribute)}")
-    return [words[0], *(f" and{word}" for word in words[1:])] if words else []
+_SIGNS = ((at.Gt, "gt", ">"), (at.Ge, "ge", "≥"), (at.Lt, "lt", "<"), (at.Le, "le", "≤"))
+
+
+def _bounds(metadata: tuple[Any, ...]) -> str:
+    """`` ≥ 0 and < 1`` for the bounds among an annotation's metadata."""
+    flat = [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    words = [f" {sign} {getattr(part, name)}" for part in flat for kind, name, sign in _SIGNS if isinstance(part, kind)]
+    return " and".join(words)
 
 
 def choices(annotation: Any) -> list[str]:

@@ -145,8 +145,8 @@ def read_yaml(text: str, source: str) -> tuple[Any, Marks]:
     Raises:
         OptionError: If it is not valid YAML, writes a key twice, uses a tag other than YAML's own, or is too large.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         builder = _Builder(loader, source)
         return (None if node is None else builder.build(node, ())), builder.marks
@@ -159,8 +159,6 @@ def read_yaml(text: str, source: str) -> tuple[Any, Marks]:
         raise OptionError(f"{source}: not valid YAML: {error}") from None
     except RecursionError:
         raise OptionError(f"{source}: nested too deeply to be an option file") from None
-    finally:
-        loader.dispose()
 
 
 class _Builder:

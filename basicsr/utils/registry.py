@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -138,14 +139,12 @@ def _is_ours(obj: Any) -> bool:
 
 
 def _same_source(known: Any, obj: Any) -> bool:
-    """True if the two are the same definition, met again because its file was imported a second time."""
-    source: Callable[[Any], Any] = lambda o: getattr(getattr(o, "__init__", o), "__code__", None)  # noqa: E731
-    known_code, code = source(known), source(obj)
-    if known is obj:
-        return True
-    if known_code is None or code is None or known.__qualname__ != obj.__qualname__:
-        return False
-    return (known_code.co_filename, known_code.co_firstlineno) == (code.co_filename, code.co_firstlineno)
+    """True if the two are one definition, met again because its file was imported under a second name."""
+
+    def source(o: Any) -> tuple[str | None, str]:
+        return getattr(sys.modules.get(o.__module__), "__file__", None), o.__qualname__
+
+    return known is obj or (source(known)[0] is not None and source(known) == source(obj))
 
 
 DATASET_REGISTRY = Registry("dataset", "basicsr.data", "_dataset")

@@ -81,7 +81,10 @@ def test_a_loader_leaves_the_global_generators_alone():
 
 def test_evaluation_is_in_order_and_the_same_every_time():
     runs = [
-        [(b["index"].item(), b["draws"].tolist()) for b in build_dataloader(NoisyDataset(), {"phase": phase}, seed=seed)]
+        [
+            (b["index"].item(), b["draws"].tolist())
+            for b in build_dataloader(NoisyDataset(), {"phase": phase}, seed=seed)
+        ]
         for phase, seed in (("val", 1), ("test", 2))
     ]
     assert runs[0] == runs[1]
@@ -176,16 +179,18 @@ def test_shuffling_without_a_sampler_depends_on_the_seed():
 
 
 def test_batch_and_workers_multiply_without_dist():
-    loader = build_dataloader(NoisyDataset(), _options(num_worker_per_gpu=1), num_gpu=3)
-    assert (loader.batch_size, loader.num_workers, loader.drop_last) == (6, 3, True)
-    loader = build_dataloader(NoisyDataset(), _options(num_worker_per_gpu=1), num_gpu=3, dist=True)
+    loader = build_dataloader(NoisyDataset(), _options(num_worker_per_gpu=1), num_gpu=2)
+    assert (loader.batch_size, loader.num_workers, loader.drop_last) == (4, 2, True)
+    loader = build_dataloader(NoisyDataset(), _options(num_worker_per_gpu=1), num_gpu=2, dist=True)
     assert (loader.batch_size, loader.num_workers) == (2, 1)
     assert build_dataloader(NoisyDataset(), _options(), num_gpu=0).batch_size == 2
 
 
 def test_an_epoch_smaller_than_a_batch_is_refused():
     sampler = EnlargedSampler(range(3), 1, 0)
-    with pytest.raises(ValueError, match="noisy: an epoch has 3 samples.*batch of 8.*dataset_enlarge_ratio to at least 3"):
+    with pytest.raises(
+        ValueError, match="noisy: an epoch has 3 samples.*batch of 8.*dataset_enlarge_ratio to at least 3"
+    ):
         build_dataloader(NoisyDataset(3), _options(batch_size_per_gpu=8), sampler=sampler)
 
 

@@ -131,7 +131,9 @@ def test_prefetchers_hand_out_an_epoch_then_none(make):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_prefetcher_copies_tensors():
-    batches = [{"x": torch.full((4,), float(i)).pin_memory(), "path": [str(i)], "all": [torch.ones(1)]} for i in range(20)]
+    batches = [
+        {"x": torch.full((4,), float(i)).pin_memory(), "path": [str(i)], "all": [torch.ones(1)]} for i in range(20)
+    ]
     prefetcher = CUDAPrefetcher(batches, {"num_gpu": 1})
     for i in range(20):
         batch = prefetcher.next()

@@ -35,9 +35,7 @@ def test_cosine_equals_torch():
 
 
 def test_cosine_restarts():
-    values = rates(
-        lr_scheduler.CosineAnnealingRestartLR, 8, periods=[2, 4], restart_weights=[1, 0.5], eta_min=0.02
-    )
+    values = rates(lr_scheduler.CosineAnnealingRestartLR, 8, periods=[2, 4], restart_weights=[1, 0.5], eta_min=0.02)
     half = [0.02 + 0.5 * 0.08 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]
     assert values == pytest.approx([0.1, 0.06, *half, 0.02, 0.02])
 
