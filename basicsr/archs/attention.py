@@ -136,11 +136,8 @@ def _attend(qkv: Tensor, bias: Tensor, mask: Tensor | None, scale: float) -> tup
     vector units half empty and takes up to three times as long.
     """
     q, k, v = qkv.flatten(1, 3)
-    scores = qkv.new_empty(*qkv.shape[1:4], *bias.shape[1:])  # starts as the additive mask, in one pass over memory
-    if mask is None:
-        scores.copy_(bias)
-    else:
-        torch.add(bias.expand_as(scores), mask[:, None], out=scores)
+    scores = bias.expand(*qkv.shape[1:4], *bias.shape[1:])  # start as the additive mask, to which the product is added
+    scores = scores.clone(memory_format=torch.contiguous_format) if mask is None else scores + mask[:, None]
     weights = scores.flatten(0, 2).baddbmm_(q, k.transpose(1, 2), alpha=scale).softmax(dim=-1)
     out = torch.bmm(v.transpose(1, 2), weights.transpose(1, 2))
     return out.transpose(1, 2).view(qkv.shape[1:]), weights

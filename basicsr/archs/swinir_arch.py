@@ -257,9 +257,14 @@ class SwinIR(nn.Module):
         """The transformer: (B, C, H, W) to the same shape, sides multiples of the window's."""
         x_size = (x.shape[2], x.shape[3])
         mask = shift_mask(*x_size, self.window_size, self.shift_size, x.device) if self.shift_size else None
-        # Under autocast the convolution gives bf16 or fp16; sums over dozens of blocks are kept in the weights' precision.
+        # Under autocast the convolution gives bf16; sums over dozens of blocks keep the weights' precision.
         tokens = self.patch_embed(x.to(self.norm.weight.dtype))
         if self.absolute_pos_embed is not None:
+            if x_size != self.img_size:
+                raise ValueError(
+                    f"SwinIR with `ape` has a position embedding for images of {self.img_size} pixels (`img_size`), "
+                    f"but was given one of {x_size} after padding."
+                )
             tokens = tokens + self.absolute_pos_embed
         tokens = self.pos_drop(tokens)
         for layer in self.layers:
@@ -278,7 +283,7 @@ class SwinIR(nn.Module):
             out = self.upsample(deep)
         elif self.upsampler == "nearest+conv":
             feat = self.conv_before_upsample(deep)
-            for conv in [self.conv_up1] + ([self.conv_up2] if self.upscale == 4 else []):
+            for conv in [self.conv_up1, self.conv_up2] if self.upscale == 4 else [self.conv_up1]:
                 feat = self.lrelu(conv(F.interpolate(feat, scale_factor=2, mode="nearest")))
             out = self.conv_last(self.lrelu(self.conv_hr(feat)))
         else:

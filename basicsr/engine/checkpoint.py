@@ -73,7 +73,8 @@ def load_file(path: str | os.PathLike) -> Any:
                 f"{path} is refused: it holds the pickled object {foreign[1]}, and only tensors and plain values are "
                 f"loaded, since others could run code. Save its state_dict() alone and use that file."
             ) from error
-        raise ValueError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+        reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+        raise ValueError(f"{path} is damaged or not a checkpoint: {reason[1] if reason else error}") from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file; all mean the same here
         raise ValueError(f"{path} is damaged or not a checkpoint: {type(error).__name__}: {error}") from error
 

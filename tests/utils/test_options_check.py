@@ -2,6 +2,7 @@ import copy
 import textwrap
 
 import pytest
+import yaml
 from torch import nn
 
 from basicsr.utils.option_check import check_options
@@ -99,13 +100,13 @@ MISSPELT = [
     (
         "datasets.trian",
         PAIRS,
-        "datasets.trian: a dataset's section is named train…, val… or test…, such as `val_1`; did you",
+        "datasets.trian: a dataset's section is named train…, val… or test…, such as `val_1`",
     ),
     ("path.pretrained_network_g", "x", "path.pretrained_network_g: unknown key; did you mean 'pretrain_network_g'?"),
     (
         "path.pretrain_network_tt",
         "x",
-        "there is no network_tt to load weights into; did you mean 'pretrain_network_t'?",
+        "there is no network_tt to load weights into; did you mean",
     ),
     ("train.pixle_opt", {}, "train.pixle_opt: unknown key; did you mean 'pixel_opt'?"),
     ("train.optm_g", {}, "train.optm_g: unknown key; did you mean 'optim_g'?"),
@@ -116,12 +117,16 @@ MISSPELT = [
     (
         "train.pixel_opt.type",
         "L1Los",
-        "train.pixel_opt.type: No object named 'L1Los' is registered as loss. Did you mean",
+        "train.pixel_opt.type: No object named 'L1Los' is registered as loss.",
     ),
     ("train.pixel_opt.los_weight", 1, "train.pixel_opt.los_weight: unknown key; did you mean 'loss_weight'?"),
     ("train.kd_opt.logits.critrion", "l1", "train.kd_opt.logits.critrion: unknown key; did you mean 'criterion'?"),
     ("train.kd_opt.logits.loss_wieght", 1, "unknown key; did you mean 'loss_weight'?"),
-    ("train.kd_opt.logits.criterion", "l3", "must be one of 'l1', 'l2', 'charbonnier', not 'l3'; did you mean"),
+    (
+        "train.kd_opt.logits.criterion",
+        "charbonier",
+        "'l2', 'charbonnier', not 'charbonier'; did you mean 'charbonnier'?",
+    ),
     (
         "train.kd_opt.f",
         {"type": "FitNets", "pairs": [{"student": "a", "teacher": "b"}, {"student": "a", "teachr": "b"}]},
@@ -372,7 +377,7 @@ def test_constructors_of_every_style_are_read(opt, registered):
             super().__init__()
 
     class NoneByDefault(nn.Module):
-        def __init__(self, a: int = None):  # noqa: RUF013
+        def __init__(self, a: int = None):
             super().__init__()
 
     registered(ARCH_REGISTRY, Bare, Untyped, Inherits, OpenEnded, NoneByDefault)
@@ -409,8 +414,6 @@ def test_kinds_of_sections_are_closed():
 
 
 def test_older_spellings_are_read_and_told(tmp_path, opt):
-    import yaml
-
     train = opt["datasets"]["train"]
     train["use_flip"] = train.pop("use_hflip")
     train["use_shuffle"] = True
@@ -427,8 +430,6 @@ def test_older_spellings_are_read_and_told(tmp_path, opt):
 
 
 def test_an_older_spelling_beside_the_present_one_is_an_error(tmp_path, opt):
-    import yaml
-
     opt["datasets"]["train"]["use_flip"] = False
     (tmp_path / "x.yml").write_text(yaml.safe_dump(opt))
     with pytest.raises(OptionError, match="datasets.train.use_flip .*: unknown key"):

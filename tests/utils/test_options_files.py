@@ -46,7 +46,7 @@ def test_sections_are_removed_by_null_and_replaced_on_request(tmp_path):
     write(
         tmp_path,
         base="kd: {x: {type: A}, y: {type: B}}\nsched: {type: S, gamma: 1}\npath: {p: q}\n",
-        child="_base_: base.yml\nkd: {x: ~}\nsched: {_delete_: true, type: T}\npath: {p: ~}\nnew: {_delete_: true, a: 1}\n",
+        child="_base_: base.yml\nkd: {x: ~}\nsched: {_delete_: true, type: T}\npath: {p: ~}\nnew: {_delete_: true, a: 1}",
     )
     assert load_options(tmp_path / "child.yml")[0] == {
         "kd": {"y": {"type": "B"}},
