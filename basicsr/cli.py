@@ -166,11 +166,12 @@ def _summary(target: Any) -> str:
 
 
 def _file(target: Any) -> str:
-    path = Path(inspect.getfile(target))
     try:
-        return str(path.relative_to(Path(basicsr.__file__).parents[1]))
-    except ValueError:
-        return str(path)
+        path = Path(inspect.getfile(target))
+    except (OSError, TypeError):  # defined in an interactive session
+        return target.__module__
+    root = Path(basicsr.__file__).parents[1]
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ from basicsr.data.preparation import extract_subimages, make_lr
 from basicsr.engine.checkpoint import load_weights
 from basicsr.engine.profile import count_flops
 from basicsr.metrics import calculate_psnr, calculate_ssim
-from basicsr.utils.img_util import imread, img2tensor, imwrite
+from basicsr.utils.img_util import img2tensor, imread, imwrite
 from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.options import load_options
 
@@ -135,7 +135,9 @@ def picture(path: Path) -> None:
         images = {"LR": cv2.resize(lr, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)}
         images |= {method: imread(str(_result(method, name))) for method in ("bicubic", *METHODS)}
         images["GT"] = imread(str(DATA / "test_HR" / f"{name}.png"))
-        rows.append(np.hstack([_tile(image[top : top + 96, left : left + 96], label) for label, image in images.items()]))
+        rows.append(
+            np.hstack([_tile(image[top : top + 96, left : left + 96], label) for label, image in images.items()])
+        )
     imwrite(np.vstack(rows), str(path))
 
 
@@ -149,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-only", action="store_true", help="prepare the images and stop")
     arguments = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parents[1])
     start = time.time()
     prepare_data()
     if arguments.data_only:

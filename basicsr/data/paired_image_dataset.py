@@ -53,8 +53,8 @@ class PairedImageDataset(Dataset):
         """Flip training crops horizontally at random."""
         use_rot: bool = False
         """Flip training crops vertically and transpose them at random."""
-        color: Literal["y"] | None = None
-        """`y`: luma (BT.601, 16-235) as the only channel; RGB when absent."""
+        color: Literal["y", "n"] | None = None
+        """`y`: luma (BT.601, 16-235) as the only channel; RGB for `n` or when absent."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt

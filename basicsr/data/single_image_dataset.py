@@ -36,8 +36,8 @@ class SingleImageDataset(Dataset):
         """Folder, or LMDB, of the images."""
         meta_info_file: str | None = None
         """Lists the images to use, with disk storage; all of the folder when absent."""
-        color: Literal["y"] | None = None
-        """`y`: luma (BT.601, 16-235) as the only channel; RGB when absent."""
+        color: Literal["y", "n"] | None = None
+        """`y`: luma (BT.601, 16-235) as the only channel; RGB for `n` or when absent."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt

@@ -31,7 +31,9 @@ class ImageStorage:
         try:
             self._client = FileClient(self._backend, **options)
         except TypeError as error:
-            raise ValueError(f"io_backend of type '{self._backend}': {error}") from None
+            raise ValueError(
+                f"io_backend of type '{self._backend}' cannot have the options {options}: {error}"
+            ) from None
 
     def read(self, path: str, role: str) -> np.ndarray:
         """An image ``(H, W, 3)``, BGR, float32 in [0, 1].

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from basicsr.utils.download_util import local_path
 
 PREFIXES = ("module.", "_orig_mod.")
+SIZE_MISMATCH = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch\.Size\((.*?)\) from checkpoint, "
+    r"the shape in current model is torch\.Size\((.*?)\)\."
+)
 
 
 def atomic_save(obj: Any, path: str | os.PathLike) -> None:
@@ -129,24 +133,31 @@ def load_weights(
         ValueError: If ``strict`` and something differs: lists missing, unexpected and wrong-shape keys.
     """
     state = extract_state_dict(load_file(path), param_key, str(path))
-    own = net.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    differences = []
-    if missing:
-        differences.append(f"{len(missing)} missing in the file: {_some(missing)}")
-    if unexpected:
-        differences.append(f"{len(unexpected)} unexpected in the file: {_some(unexpected)}")
-    if wrong:
-        shapes = [f"{k} {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} in the network" for k in wrong]
-        differences.append(f"{len(wrong)} of wrong shape: {_some(shapes)}")
+    wrong: dict[str, str] = {}
+    try:
+        # The network decides what fits: it may ignore keys that can be derived, such as attention masks.
+        result = net.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        found = SIZE_MISMATCH.findall(str(error))
+        if not found:
+            raise ValueError(f"{path} does not fit {type(net).__name__}: {error}") from error
+        wrong = {name: f"{name} {saved} in the file, {own} in the network" for name, saved, own in found}
+        result = net.load_state_dict({k: v for k, v in state.items() if k not in wrong}, strict=False)
+    missing = [key for key in result.missing_keys if key not in wrong]
+    differences = [
+        f"{len(keys)} {what}: {_some(keys)}"
+        for what, keys in (
+            ("missing in the file", missing),
+            ("unexpected in the file", result.unexpected_keys),
+            ("of wrong shape", list(wrong.values())),
+        )
+        if keys
+    ]
     if strict and differences:
         raise ValueError(
             f"{path} does not fit {type(net).__name__}. Keys {'; '.join(differences)}. Check the network's options "
             f"against the checkpoint's, or set strict_load to false to load what agrees."
         )
-    net.load_state_dict({k: v for k, v in state.items() if k not in wrong}, strict=False)
     return differences
 
 

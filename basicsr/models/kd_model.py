@@ -16,6 +16,7 @@ from basicsr.distill.taps import FeatureTaps
 from basicsr.distill.wiring import wiring_report
 from basicsr.engine.distributed import average_gradients, broadcast_module
 from basicsr.engine.rng import preserved_rng
+from basicsr.utils import option_schema as schema
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 
@@ -37,7 +38,8 @@ class KDModel(SRModel):
     class TrainOptions(SRModel.TrainOptions):
         """Options of ``train`` that this recipe reads."""
 
-        kd_opt: dict[str, dict[str, Any] | None] = {}
+        kd_opt: dict[str, schema.KDTermOptions | None] | None = None
+        """Distillation terms by the name they are logged under; one set to `~` is left out."""
 
     # Preparation. Terms see the methods ``output_shape`` and ``tap``, and ``device``.
 

@@ -31,7 +31,9 @@ class SRModel(BaseModel):
         """Options of ``train`` that this recipe reads."""
 
         pixel_opt: schema.LossOptions | None = None
+        """Loss between the output and the ground truth."""
         perceptual_opt: schema.LossOptions | None = None
+        """Loss between features of the output and of the ground truth."""
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)

@@ -79,7 +79,8 @@ def _merge(into: dict[Any, Any], new: Mapping[Any, Any], key: Key, into_marks: M
         if isinstance(old, dict) and isinstance(value, dict) and not replaces:
             _merge(old, value, path, into_marks, new_marks)
             continue
-        into_marks.drop(path)
+        if name in into:
+            into_marks.drop(path)
         if isinstance(old, dict) and value is None:
             del into[name]
             continue

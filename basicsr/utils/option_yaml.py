@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 """An option file with more values than this, aliases expanded, is refused."""
 
 Key = tuple[Any, ...]
@@ -219,7 +219,8 @@ class _Builder:
                 raise OptionError(f"{self._place(name_node)}: '{name}' is written twice, first in line {lines[name]}")
             lines[name] = name_node.start_mark.line + 1
             path = (*key, name)
-            self.marks.drop(path)
+            if any(name in section for section in inherited):
+                self.marks.drop(path)
             self.marks[path] = self._place(name_node)
             result[name] = self.build(value_node, path)
         for section in inherited:

@@ -204,7 +204,7 @@ def copy_opt_file(opt_file: str, experiments_root: str) -> None:
     """Keep the options with a run: the option file, headed by the time and the command, and the resolved options.
 
     The resolved ones, ``<name>_resolved.yml``, have ``_base_`` merged and the command line's ``--force_yml`` applied,
-    so they are an option file that repeats the run by itself.
+    so they are an option file that repeats the run by itself, but for a seed that was drawn.
     """
     source = Path(opt_file)
     command = shlex.join(sys.argv)

@@ -188,9 +188,7 @@ def test_batch_and_workers_multiply_without_dist():
 
 def test_an_epoch_smaller_than_a_batch_is_refused():
     sampler = EnlargedSampler(range(3), 1, 0)
-    with pytest.raises(
-        ValueError, match="noisy: an epoch has 3 samples.*batch of 8.*dataset_enlarge_ratio to at least 3"
-    ):
+    with pytest.raises(ValueError, match="noisy: an epoch has 3 samples.*batch of 8.*ratio to at least 3"):
         build_dataloader(NoisyDataset(3), _options(batch_size_per_gpu=8), sampler=sampler)
 
 

@@ -81,7 +81,7 @@ def test_a_mismatch_lists_every_kind(net, tmp_path):
     message = str(error.value)
     assert "1 missing in the file: 1.bias" in message
     assert "1 unexpected in the file: extra" in message
-    assert "0.weight (4, 1, 3, 3) in the file, (2, 1, 3, 3) in the network" in message
+    assert "0.weight [4, 1, 3, 3] in the file, [2, 1, 3, 3] in the network" in message
     target = other()
     differences = load_weights(target, tmp_path / "w.pth", strict=False)
     assert len(differences) == 3

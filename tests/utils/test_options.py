@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch):
     return parse
 
 
-def training():
+def training_options():
     pair = {"type": "PairedImageDataset", "dataroot_gt": "data", "dataroot_lq": "data", "io_backend": {"type": "disk"}}
     return {
         "name": "run",
@@ -51,7 +51,7 @@ def training():
     }
 
 
-def testing():
+def evaluation_options():
     pair = {"type": "PairedImageDataset", "dataroot_gt": "data", "dataroot_lq": "data", "io_backend": {"type": "disk"}}
     return {
         "name": "run",
@@ -63,7 +63,7 @@ def testing():
 
 
 def test_training_options_are_filled_in(run):
-    opt, args = run(training())
+    opt, args = run(training_options())
     assert (opt["dist"], opt["rank"], opt["world_size"]) == (False, 0, 1)
     assert opt["auto_resume"] is False
     assert opt["is_train"] is True
@@ -83,7 +83,7 @@ def test_training_options_are_filled_in(run):
 
 
 def test_test_options_are_filled_in(run):
-    opt, _ = run(testing(), is_train=False)
+    opt, _ = run(evaluation_options(), is_train=False)
     assert opt["path"] == {
         "results_root": "/root_of_runs/results/run",
         "log": "/root_of_runs/results/run",
@@ -96,16 +96,16 @@ def test_test_options_are_filled_in(run):
 
 def test_runs_can_be_kept_elsewhere(run, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    opt, _ = run(training() | {"path": {"experiments_root": "~/runs"}})
+    opt, _ = run(training_options() | {"path": {"experiments_root": "~/runs"}})
     assert opt["path"]["models"] == f"{tmp_path}/runs/run/models"
-    opt, _ = run(testing() | {"path": {"results_root": "~/res"}}, is_train=False)
+    opt, _ = run(evaluation_options() | {"path": {"results_root": "~/res"}}, is_train=False)
     assert opt["path"]["results_root"] == f"{tmp_path}/res/run"
 
 
 def test_home_is_expanded(run, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "w.pth").touch()
-    options = training() | {"path": {"pretrain_network_g": "~/w.pth", "resume_state": "~/w.pth"}}
+    options = training_options() | {"path": {"pretrain_network_g": "~/w.pth", "resume_state": "~/w.pth"}}
     options["datasets"]["train"]["dataroot_gt"] = "~/data"
     opt, _ = run(options)
     assert opt["path"]["pretrain_network_g"] == opt["path"]["resume_state"] == f"{tmp_path}/w.pth"
@@ -113,44 +113,50 @@ def test_home_is_expanded(run, monkeypatch, tmp_path):
 
 
 def test_the_seed_is_set_and_drawn_when_absent(run):
-    run(training())
+    run(training_options())
     found = (random.random(), float(np.random.rand()), float(torch.rand(1)))
     random.seed(3)
     np.random.seed(3)
     torch.manual_seed(3)
     assert found == (random.random(), float(np.random.rand()), float(torch.rand(1)))
-    options = training()
+    options = training_options()
     del options["manual_seed"]
     opt, _ = run(options)
     assert 1 <= opt["manual_seed"] <= 10000
 
 
 def test_more_gpus_than_there_are_is_told(run):
-    opt, args = run(training() | {"num_gpu": 999})
+    opt, args = run(training_options() | {"num_gpu": 999})
     assert opt["num_gpu"] == torch.cuda.device_count()
     assert "num_gpu is 999" in args.notices[0]
 
 
 def test_debug(run):
-    opt, _ = run(training(), "--debug")
+    opt, _ = run(training_options(), "--debug")
     assert opt["name"] == "debug_run"
     assert opt["val"]["val_freq"] == 8
     assert opt["logger"] == {"print_freq": 1, "save_checkpoint_freq": 8}
     assert opt["path"]["models"].endswith("/experiments/debug_run/models")
-    assert run(training() | {"name": "debug_mine"}, "--debug")[0]["name"] == "debug_mine"
-    assert run(training() | {"name": "debug_mine"})[0]["val"]["val_freq"] == 8
+    assert run(training_options() | {"name": "debug_mine"}, "--debug")[0]["name"] == "debug_mine"
+    assert run(training_options() | {"name": "debug_mine"})[0]["val"]["val_freq"] == 8
 
 
-def test_the_command_line(run, monkeypatch):
+def test_the_command_line(run):
     opt, args = run(
-        training(), "--force_yml", "name=other", "train:ema_decay=0.5", "--auto_resume", "--force_yml", "scale=4"
+        training_options(),
+        "--force_yml",
+        "name=other",
+        "train:ema_decay=0.5",
+        "--auto_resume",
+        "--force_yml",
+        "scale=4",
     )
     assert (opt["name"], opt["train"]["ema_decay"], opt["scale"], opt["auto_resume"]) == ("other", 0.5, 4, True)
-    assert args.notices == ["network_g.upscale (x.yml:27): is 2 while the scale is 4"]
-    assert run(training(), "--local-rank=1")[1].local_rank == 1
-    assert run(training(), "--local_rank", "1")[1].local_rank == 1
+    assert args.notices == ["network_g.upscale (x.yml:30): is 2 while the scale is 4"]
+    assert run(training_options(), "--local-rank=1")[1].local_rank == 1
+    assert run(training_options(), "--local_rank", "1")[1].local_rank == 1
     with pytest.raises(SystemExit):
-        run(training(), "--launcher", "mpi")
+        run(training_options(), "--launcher", "mpi")
 
 
 def test_a_launcher_joins_the_process_group(run, monkeypatch):
@@ -158,7 +164,7 @@ def test_a_launcher_joins_the_process_group(run, monkeypatch):
     monkeypatch.setattr("basicsr.utils.options.init_dist", lambda launcher, **kw: calls.append((launcher, kw)))
     monkeypatch.setattr("basicsr.utils.options.get_dist_info", lambda: (2, 4))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    options = training() | {"dist_params": {"backend": "nccl", "port": 29501}}
+    options = training_options() | {"dist_params": {"backend": "nccl", "port": 29501}}
     opt, _ = run(options, "--launcher", "pytorch", "--local-rank=2")
     assert calls == [("pytorch", {"backend": None, "port": 29501})]
     assert (opt["dist"], opt["rank"], opt["world_size"]) == (True, 2, 4)
@@ -168,7 +174,7 @@ def test_a_launcher_joins_the_process_group(run, monkeypatch):
 
 def test_wrong_options_stop_before_the_process_group(run, monkeypatch):
     monkeypatch.setattr("basicsr.utils.options.init_dist", lambda *a, **k: pytest.fail("too early"))
-    options = training()
+    options = training_options()
     options["datasets"]["train"]["dataroot_gt"] = "nowhere"
     options["train"]["totl_iter"] = 3
     with pytest.raises(OptionError) as caught:
@@ -177,7 +183,7 @@ def test_wrong_options_stop_before_the_process_group(run, monkeypatch):
 
 
 def test_the_options_are_kept_with_the_run(run, tmp_path, monkeypatch):
-    (tmp_path / "base.yml").write_text(yaml.safe_dump(training()))
+    (tmp_path / "base.yml").write_text(yaml.safe_dump(training_options()))
     text = "_base_: base.yml  # the rest\nname: derived\n"
     run(text, "--force_yml", "train:optim_g:lr=1e-4")
     copy_opt_file("x.yml", str(tmp_path / "data"))
@@ -185,7 +191,7 @@ def test_the_options_are_kept_with_the_run(run, tmp_path, monkeypatch):
     assert kept.endswith(text)
     assert "# Command: train.py -opt x.yml --force_yml train:optim_g:lr=1e-4\n" in kept
     resolved = yaml_load(tmp_path / "data" / "x_resolved.yml")
-    expected = training() | {"name": "derived"}
+    expected = training_options() | {"name": "derived"}
     expected["train"]["optim_g"]["lr"] = 1e-4
     assert resolved == expected
 

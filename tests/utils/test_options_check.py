@@ -125,7 +125,7 @@ MISSPELT = [
     (
         "train.kd_opt.logits.criterion",
         "charbonier",
-        "'l2', 'charbonnier', not 'charbonier'; did you mean 'charbonnier'?",
+        "not 'charbonier'; did you mean 'charbonnier'?",
     ),
     (
         "train.kd_opt.f",

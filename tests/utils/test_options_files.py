@@ -46,13 +46,13 @@ def test_sections_are_removed_by_null_and_replaced_on_request(tmp_path):
     write(
         tmp_path,
         base="kd: {x: {type: A}, y: {type: B}}\nsched: {type: S, gamma: 1}\npath: {p: q}\n",
-        child="_base_: base.yml\nkd: {x: ~}\nsched: {_delete_: true, type: T}\npath: {p: ~}\nnew: {_delete_: true, a: 1}",
+        child="_base_: base.yml\nkd: {x: ~}\nsched: {_delete_: true, type: T}\npath: {p: ~}\nn: {_delete_: true, a: 1}",
     )
     assert load_options(tmp_path / "child.yml")[0] == {
         "kd": {"y": {"type": "B"}},
         "sched": {"type": "T"},
         "path": {"p": None},
-        "new": {"a": 1},
+        "n": {"a": 1},
     }
 
 
@@ -123,11 +123,12 @@ def test_force_yml_runs_no_code(tmp_path):
 
 @pytest.fixture
 def clean_imports(monkeypatch):
-    before = set(sys.modules)
+    """Undo what importing users' modules leaves behind."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(LOSS_REGISTRY, "_objects", dict(iter(LOSS_REGISTRY)))
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in ("beside_loss_a", "here_loss_b", "module_loss_c", "breaks_badly"):
+        sys.modules.pop(name, None)
 
 
 def test_imports_register_users_classes(tmp_path, monkeypatch, clean_imports):
