@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from basicsr.engine.timing import StepTimer
 
 from .frozen import FrozenNetwork
 
@@ -28,6 +31,7 @@ class KDContext:
         gt: Target, ``(B, C, H, W)``, or None.
         student: The student's pass, with gradients.
         frozen: The frozen networks by name.
+        timer: Counts the teachers' time, when given.
 
     Attributes:
         output: The student's output, ``(B, C, H, W)``.
@@ -40,13 +44,18 @@ class KDContext:
         gt: Tensor | None,
         student: Pass,
         frozen: Mapping[str, FrozenNetwork],
+        timer: StepTimer | None = None,
     ) -> None:
         self.iteration = iteration
         self.lq = lq
         self.gt = gt
         self.student = student
         self._frozen = frozen
+        self._timer = timer
         self._passes: dict[str, Pass] = {}
+
+    def _teacher_time(self) -> AbstractContextManager:
+        return self._timer.part("teacher") if self._timer else nullcontext()
 
     @property
     def output(self) -> Tensor:
@@ -60,7 +69,7 @@ class KDContext:
         """
         if name not in self._passes:
             network = self._frozen[name]
-            with torch.no_grad(), network.taps.recording() as features:
+            with self._teacher_time(), torch.no_grad(), network.taps.recording() as features:
                 output = network(self.lq)
             self._passes[name] = Pass(output, {path: feature.float() for path, feature in features.items()})
         return self._passes[name]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from .taps import FeatureTaps
+from basicsr.engine.runtime import NetworkRuntime, PrecisionName
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from .taps import FeatureTaps
 
 
 class FrozenNetwork(nn.Module):
@@ -18,7 +16,9 @@ class FrozenNetwork(nn.Module):
     Args:
         net: The network, on its device.
         name: Its suffix in the options: ``t`` for ``network_t``.
-        precision: The precision it computes in, by autocast; the results are always float32.
+        precision: The precision it computes in; the results are always float32.
+        channels_last: Whether it computes in that memory layout.
+        compile: Whether it is compiled.
         mean: Per channel; the network is given ``(x − mean) / std``. None for 0.
         std: Per channel. None for 1. An output image is brought back by ``y · std + mean``.
     """
@@ -27,14 +27,16 @@ class FrozenNetwork(nn.Module):
         self,
         net: nn.Module,
         name: str,
-        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        precision: PrecisionName = "fp32",
+        channels_last: bool = False,
+        compile: bool = False,
         mean: list[float] | None = None,
         std: list[float] | None = None,
     ) -> None:
         super().__init__()
-        self.net = net.requires_grad_(False).eval()
+        self.runtime = NetworkRuntime(precision, channels_last, compile)
+        self.net = self.runtime.prepare(net.requires_grad_(False).eval())
         self.name = name
-        self.precision = precision
         self.taps = FeatureTaps(net, f"network_{name}")
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self.normalised = mean is not None or std is not None
@@ -58,9 +60,7 @@ class FrozenNetwork(nn.Module):
         """
         if self.normalised:
             x = (x - self.mean) / self.std
-        with torch.autocast(x.device.type, DTYPES[self.precision], enabled=self.precision != "fp32"):
-            y = self.net(x)
-        y = y.float() if self.precision != "fp32" else y
+        y = self.runtime.run(self.net, x)
         return y * self.std + self.mean if self.normalised else y
 
 

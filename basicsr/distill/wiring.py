@@ -17,14 +17,22 @@ def wiring_report(
     """Two tables: the networks, and for each term the modules it compares."""
     path = opt["path"]
     networks = [["network", "type", "parameters", "role", "precision", "weights"]]
+    precision = ((opt.get("runtime") or {}).get("g") or {}).get("precision", "fp32")
     networks.append(
-        ["network_g", type(student).__name__, _count(student), "student, trained", "fp32"]
+        ["network_g", type(student).__name__, _count(student), "student, trained", precision]
         + [str(path.get("pretrain_network_g") or "from scratch")]
     )
     for name, network in frozen.items():
         weights = str(path.get(f"pretrain_network_{name}") or "RANDOM")
         networks.append(
-            [f"network_{name}", type(network.net).__name__, _count(network), "frozen", network.precision, weights]
+            [
+                f"network_{name}",
+                type(network.net).__name__,
+                _count(network),
+                "frozen",
+                network.runtime.precision,
+                weights,
+            ]
         )
     meets = [["term", "weight", "student", "shape", "", "network", "module", "shape", "adapter", "trained"]]
     for name, term in terms.items():

@@ -164,16 +164,20 @@ class KDModel(SRModel):
 
     def compute_losses(self, current_iter: int) -> dict[str, Tensor]:
         with self.student_taps.recording() as features:
-            self.output = self.net_g(self.lq)
+            self.run_student()
         losses = self.supervised_losses()
-        context = KDContext(current_iter, self.lq, getattr(self, "gt", None), Pass(self.output, features), self.frozen)
+        features = {path: feature.float() for path, feature in features.items()}
+        student = Pass(self.output, features)
+        gt = getattr(self, "gt", None)
+        context = KDContext(current_iter, self.lq, gt, student, self.frozen, self.timer)
         self._gradient_log = {}
         supervised = sum(losses.values()) if losses else None
         for name, term in self.terms.items():
             weight = term.schedule.weight(current_iter)
             if weight == 0:
                 continue
-            value = term(context)
+            with self.timer.part("terms"):
+                value = term(context)
             parts = value if isinstance(value, dict) else {"": value}
             weighted = {f"l_{name}_{part}".rstrip("_"): weight * v for part, v in parts.items()}
             if term.schedule.log_grad and current_iter % self.opt["logger"]["print_freq"] == 0:
@@ -209,7 +213,8 @@ class KDModel(SRModel):
     # Files.
 
     def extra_training_state(self) -> dict[str, Any]:
-        return {"terms": {name: term.state_dict() for name, term in self.terms.items()}}
+        terms = {name: term.state_dict() for name, term in self.terms.items()}
+        return {**super().extra_training_state(), "terms": terms}
 
     def load_extra_training_state(self, state: dict) -> None:
         """Restore the terms.
@@ -217,6 +222,7 @@ class KDModel(SRModel):
         Raises:
             ValueError: If the run was made with other terms.
         """
+        super().load_extra_training_state(state)
         saved = state.get("terms", {})
         if saved.keys() != self.terms.keys():
             raise ValueError(

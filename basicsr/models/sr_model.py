@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from basicsr.archs import build_network
+from basicsr.engine.finite import FiniteGuard, gradients, step_unless
 from basicsr.engine.padding import run_padded
+from basicsr.engine.runtime import NetworkRuntime
+from basicsr.engine.timing import StepTimer
 from basicsr.losses import build_loss
 from basicsr.utils import option_schema as schema
 from basicsr.utils.logger import get_root_logger
@@ -19,7 +26,7 @@ from .base_model import BaseModel
 class SRModel(BaseModel):
     """Trains ``network_g`` to map ``lq`` to ``gt``.
 
-    Each iteration is ``compute_losses`` → ``update_parameters`` → EMA; a subclass changes what it needs.
+    Each iteration is ``compute_losses`` → backward → ``update_parameters`` → EMA; a subclass changes what it needs.
 
     Attributes:
         net_g: The trained network, maybe wrapped in DDP.
@@ -37,12 +44,21 @@ class SRModel(BaseModel):
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
-        self.net_g = self.model_to_device(build_network(opt["network_g"]))
+        self.runtime = self._own_runtime()
+        self.net_g = self.model_to_device(self.runtime.prepare(build_network(opt["network_g"])))
         self.print_network(self.net_g)
         if opt["path"].get("pretrain_network_g"):
             self._load_generator(self.net_g, "params" if self.is_train else "params_ema")
         if self.is_train:
             self.init_training_settings()
+
+    def _own_runtime(self) -> NetworkRuntime:
+        """How ``net_g`` computes in training. Validation and test always compute in fp32."""
+        options = (self.opt.get("runtime") or {}).get("g") or {}
+        for key in ("mean", "std"):
+            if options.get(key) is not None:
+                raise ValueError(f"runtime.g.{key}: only a frozen network can be given another normalisation")
+        return NetworkRuntime(**options) if self.is_train else NetworkRuntime()
 
     def _load_generator(self, net: nn.Module, default_key: str) -> None:
         path = self.opt["path"]
@@ -51,8 +67,20 @@ class SRModel(BaseModel):
 
     def init_training_settings(self) -> None:
         """Prepare for training: average, losses, optimiser, schedule."""
+        train = self.opt["train"]
         self.net_g.train()
-        self.ema_decay = self.opt["train"].get("ema_decay", 0)
+        self.timer = StepTimer(self.device)
+        self._prints = 0
+        self.guard = FiniteGuard(self.device, train.get("max_bad_steps", 100))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.runtime.precision == "fp16")
+        self.accumulate = train.get("accumulate", 1)
+        batch_size = self.opt["datasets"]["train"].get("batch_size_per_gpu", self.accumulate)
+        if batch_size % self.accumulate:
+            raise ValueError(
+                f"train.accumulate: a batch of {batch_size} (batch_size_per_gpu) cannot be divided into "
+                f"{self.accumulate} equal parts"
+            )
+        self.ema_decay = train.get("ema_decay", 0)
         if self.ema_decay > 0:
             get_root_logger().info(f"Use Exponential Moving Average with decay: {self.ema_decay}")
             self._init_ema()
@@ -101,6 +129,8 @@ class SRModel(BaseModel):
 
     def feed_data(self, data: dict) -> None:
         """Take a batch: ``lq`` and, where there is one, ``gt``."""
+        if hasattr(self, "timer"):
+            self.timer.batch_arrived()
         self.lq = data["lq"].to(self.device, non_blocking=True)
         if "gt" in data:
             self.gt = data["gt"].to(self.device, non_blocking=True)
@@ -113,8 +143,13 @@ class SRModel(BaseModel):
         Returns:
             The weighted losses by the name they are logged under; their sum is minimised.
         """
-        self.output = self.net_g(self.lq)
+        self.run_student()
         return self.supervised_losses()
+
+    def run_student(self) -> None:
+        """Set ``output`` from ``lq``, in the precision of training."""
+        with self.timer.part("student"):
+            self.output = self.runtime.run(self.net_g, self.lq)
 
     def supervised_losses(self) -> dict[str, Tensor]:
         """The losses between ``output`` and ``gt``.
@@ -140,19 +175,53 @@ class SRModel(BaseModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration. When no loss counts at it, the network stays as it is."""
-        losses = self.compute_losses(current_iter)
+        self.timer.start(measure=current_iter % self.opt["logger"]["print_freq"] == 0)
+        self.optimizer_g.zero_grad(set_to_none=True)
+        losses = self._accumulate_gradients(current_iter)
         if losses:
-            self.update_parameters(losses)
+            with self.timer.part("optimiser"):
+                self.update_parameters(current_iter, losses)
         self.log_dict = self.reduce_loss_dict(losses)
         if self.ema_decay > 0:
-            self.model_ema(decay=self.ema_decay)
+            with self.timer.part("average"):
+                self.model_ema(decay=self.ema_decay)
+        self.timer.end()
 
-    def update_parameters(self, losses: dict[str, Tensor]) -> None:
-        """Minimise the sum of the losses by one step of the optimiser: the seam for precision and accumulation."""
-        self.optimizer_g.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
+    def _accumulate_gradients(self, current_iter: int) -> dict[str, Tensor]:
+        """Losses and gradients of the batch, taken in ``train.accumulate`` parts to need less memory."""
+        lq, gt = self.lq, getattr(self, "gt", None)
+        sums: dict[str, Tensor] = {}
+        for part in range(self.accumulate):
+            if self.accumulate > 1:
+                self.lq = lq.chunk(self.accumulate)[part]
+                if gt is not None:
+                    self.gt = gt.chunk(self.accumulate)[part]
+            is_last = part == self.accumulate - 1
+            wrapped = isinstance(self.net_g, DistributedDataParallel)
+            with self.net_g.no_sync() if wrapped and not is_last else nullcontext():
+                losses = self.compute_losses(current_iter)
+                if losses:
+                    with self.timer.part("backward"):
+                        self.scaler.scale(sum(losses.values()) / self.accumulate).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() / self.accumulate
+        self.lq = lq
+        if gt is not None:
+            self.gt = gt
+        return sums
+
+    def update_parameters(self, current_iter: int, losses: dict[str, Tensor]) -> None:
+        """One step of the optimiser, unless the gradients are not finite."""
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer_g)
         self.after_backward()
-        self.optimizer_g.step()
+        parameters = [p for group in self.optimizer_g.param_groups for p in group["params"]]
+        bad = self.guard.bad_step(current_iter, losses, gradients(parameters))
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer_g)  # itself skips a step whose gradients are not finite
+            self.scaler.update()
+        else:
+            step_unless(self.optimizer_g, bad)
 
     def after_backward(self) -> None:
         """Between the backward pass and the step: clip the gradients' norm where ``train`` asks for it."""
@@ -160,6 +229,27 @@ class SRModel(BaseModel):
         limit = train.get("clip_grad_norm") or (0.01 if train.get("use_grad_clip") else None)
         if limit:
             nn.utils.clip_grad_norm_(self.net_g.parameters(), limit)
+
+    def get_current_log(self) -> dict[str, float]:
+        """As in :class:`BaseModel`; also logs skipped steps, and now and then where the time of a step goes."""
+        if hasattr(self, "guard"):
+            logger = get_root_logger()
+            skipped = self.guard.report()
+            if skipped:
+                logger.warning(skipped)
+            if self._prints % 10 == 0 and self.timer.summary():
+                logger.info(f"A step takes {self.timer.summary()}")
+                self._advise_on_loading()
+            self._prints += 1
+        return super().get_current_log()
+
+    def _advise_on_loading(self) -> None:
+        if self.timer.loader_share() > 0.3:
+            workers = self.opt["datasets"]["train"].get("num_worker_per_gpu", 0)
+            get_root_logger().warning(
+                f"{self.timer.loader_share():.0%} of the step is spent waiting for data: raise num_worker_per_gpu (now "
+                f"{workers}) where there are idle cores, cut the images into sub-images, or use a faster io_backend."
+            )
 
     @torch.no_grad()
     def test(self) -> None:
@@ -184,3 +274,10 @@ class SRModel(BaseModel):
         else:
             self.save_network(self.net_g, "net_g", current_iter)
         self.save_training_state(epoch, current_iter)
+
+    def extra_training_state(self) -> dict[str, Any]:
+        return {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
+
+    def load_extra_training_state(self, state: dict) -> None:
+        if self.scaler.is_enabled() and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])

@@ -134,15 +134,15 @@ class DatasetOptions(Section):
     """Subtracted from each channel (R, G, B) of images in [0, 1]."""
     std: list[float] | None = None
     """Each channel is divided by this after `mean`."""
-    batch_size_per_gpu: Annotated[int, Field(ge=1)] | None = None
+    batch_size_per_gpu: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Images per iteration and process."""
-    num_worker_per_gpu: Annotated[int, Field(ge=0)] | None = None
+    num_worker_per_gpu: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Loader processes per training process."""
-    dataset_enlarge_ratio: Annotated[int, Field(ge=1)] = 1
+    dataset_enlarge_ratio: Annotated[int, Field(ge=1, le=100_000)] = 1
     """How often an epoch goes through the images."""
     prefetch_mode: Literal["cpu", "cuda"] | None = None
     """`cpu`: a thread reads ahead; `cuda`: batches are copied to the device ahead of use."""
-    num_prefetch_queue: Annotated[int, Field(ge=1)] = 1
+    num_prefetch_queue: Annotated[int, Field(ge=1, le=1024)] = 1
     """Batches read ahead with `prefetch_mode: cpu`."""
     pin_memory: bool = False
     """Load into page-locked memory."""
@@ -182,6 +182,10 @@ class TrainOptions(Section):
     """Decay of the exponential moving average of the weights; 0 for none."""
     scheduler: SchedulerOptions
     """Learning rate schedule, stepped every iteration."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts into which each batch is divided to need less memory; the gradients are those of the whole batch."""
+    max_bad_steps: Annotated[int, Field(ge=1)] = 100
+    """The training stops when so many steps in a row were skipped because gradients were not finite."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient; not clipped when absent."""
     use_grad_clip: bool | None = None
@@ -237,14 +241,18 @@ class DistOptions(Section):
 
 
 class RuntimeOptions(Section):
-    """How one frozen network is run."""
+    """How one network computes in training; validation and test always compute in fp32."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of its forward pass."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of its forward pass (and, for `g`, of the backward pass); weights stay in fp32."""
+    channels_last: bool = False
+    """Lay out weights and images channels-last."""
+    compile: bool = False
+    """Compile it with torch.compile."""
     mean: list[float] | None = None
-    """Subtracted from each channel of its input in [0, 1]."""
+    """Frozen networks only: subtracted from each channel of the input in [0, 1]."""
     std: list[float] | None = None
-    """Each channel of its input is divided by this after `mean`."""
+    """Frozen networks only: each channel of the input is divided by this after `mean`."""
 
 
 class Options(Section):
@@ -259,7 +267,7 @@ class Options(Section):
     """Output size ÷ input size; copied into every dataset."""
     num_gpu: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """GPUs to use without a launcher: `auto` for all, 0 for the CPU."""
-    manual_seed: Annotated[int, Field(ge=0)] | None = None
+    manual_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     """Seed of every random choice; drawn when absent."""
     find_unused_parameters: bool = False
     """Passed to DistributedDataParallel."""
@@ -273,4 +281,4 @@ class Options(Section):
     logger: LoggerOptions | None = None
     dist_params: DistOptions | None = None
     runtime: dict[str, RuntimeOptions] | None = None
-    """Settings of frozen networks by suffix: `t` for `network_t`."""
+    """How networks compute, by suffix: `g` for `network_g`, `t` for `network_t`."""

@@ -1,0 +1,63 @@
+"""How a network computes: in which precision, in which memory layout, compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class NetworkRuntime:
+    """The ``runtime`` section of one network.
+
+    Attributes:
+        precision: ``bf16`` and ``fp16`` compute by autocast, weights and results staying float32. ``tf32`` lets
+            CUDA's matrix products round their inputs to 10 bits; elsewhere it is ``fp32``. With ``fp32`` PyTorch's
+            defaults hold, by which cuDNN's convolutions may use TF32.
+        channels_last: Whether weights and inputs are laid out channels-last.
+        compile: Whether ``torch.compile`` compiles the network, at its first use.
+    """
+
+    precision: PrecisionName = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def prepare(self, net: nn.Module) -> nn.Module:
+        """Lay out a network's weights, and have it compiled, in place: its state-dict keys stay as they are."""
+        if self.channels_last:
+            net.to(memory_format=torch.channels_last)
+        if self.compile:
+            net.compile()
+        return net
+
+    @contextmanager
+    def computing(self, device: torch.device) -> Iterator[None]:
+        """The precision of what runs inside."""
+        if self.precision in AUTOCAST:
+            with torch.autocast(device.type, AUTOCAST[self.precision]):
+                yield
+        elif self.precision == "tf32" and device.type == "cuda":
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("high")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before)
+        else:
+            yield
+
+    def run(self, net: nn.Module, x: Tensor) -> Tensor:
+        """``net(x)`` in this precision and layout; the result is as precise as ``x``."""
+        if self.channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with self.computing(x.device):
+            y = net(x)
+        return y.to(x.dtype)

@@ -1,0 +1,44 @@
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from basicsr.engine.runtime import NetworkRuntime
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 3, 3, padding=1))
+
+
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 0.0), ("tf32", 0.0), ("bf16", 0.02), ("fp16", 0.003)])
+def test_precision(net, precision, error):
+    """On the CPU tf32 is fp32; bf16 and fp16 differ by about their rounding, and are not the same as fp32."""
+    x = torch.rand(1, 3, 8, 8)
+    expected = net(x)
+    output = NetworkRuntime(precision).run(net, x)
+    assert output.dtype is torch.float32
+    difference = (output - expected).abs().max().item()
+    assert (difference == 0) == (error == 0)
+    assert difference <= error
+
+
+def test_channels_last_changes_the_layout_and_not_the_result(net):
+    x = torch.rand(2, 3, 8, 8)
+    expected = net(x)
+    runtime = NetworkRuntime(channels_last=True)
+    runtime.prepare(net)
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(runtime.run(net, x), expected)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler")
+def test_compiled_network_keeps_its_keys_and_results(net):
+    x = torch.rand(2, 3, 8, 8)
+    expected, keys = net(x), list(net.state_dict())
+    runtime = NetworkRuntime(compile=True)
+    runtime.prepare(net)
+    torch.testing.assert_close(runtime.run(net, x), expected)
+    assert list(net.state_dict()) == keys
