@@ -15,7 +15,7 @@ class FeatureTaps:
     """Records the outputs of chosen modules while :meth:`recording` is active.
 
     Some networks change a tensor in place after the module that made it (an in-place activation after a tapped
-    convolution). :meth:`find_overwritten` detects this once, and such features are copied from then on.
+    convolution). A recording that watches for it detects this, and such features are copied from then on.
 
     Args:
         net: The network, without any wrapper.
@@ -29,6 +29,7 @@ class FeatureTaps:
         self._copied: set[str] = set()
         self._record: dict[str, Tensor] | None = None
         self._versions: dict[str, int] = {}
+        self._watching = False
 
     def add(self, pattern: str) -> list[str]:
         """Tap the modules that a dotted path or glob names, in the order in which the network defines them.
@@ -73,22 +74,27 @@ class FeatureTaps:
                     f"another module"
                 )
             self._record[path] = output.clone() if path in self._copied else output
-            self._versions[path] = self._record[path]._version
+            if self._watching:
+                self._versions[path] = self._record[path]._version
 
         return record
 
     @contextmanager
-    def recording(self) -> Iterator[dict[str, Tensor]]:
-        """Inside the block, forward passes fill the returned dict: path → output."""
-        self._record = {}
+    def recording(self, watch: bool = False) -> Iterator[dict[str, Tensor]]:
+        """Inside the block, forward passes fill the returned dict: path → output.
+
+        Args:
+            watch: Whether to notice features that are changed in place afterwards; from the end of the block on, those
+                are copied when they are recorded.
+        """
+        self._record = record = {}
+        self._watching = watch
         try:
-            yield self._record
+            yield record
         finally:
             self._record = None
-
-    def find_overwritten(self, features: dict[str, Tensor]) -> None:
-        """Note which of the features just recorded were changed in place afterwards; later ones are copied."""
-        self._copied |= {path for path, feature in features.items() if feature._version != self._versions[path]}
+        if watch:
+            self._copied |= {path for path, feature in record.items() if feature._version != self._versions[path]}
 
 
 def _glob_to_regex(pattern: str) -> str:

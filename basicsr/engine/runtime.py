@@ -30,13 +30,17 @@ class NetworkRuntime:
     channels_last: bool = False
     compile: bool = False
 
-    def prepare(self, net: nn.Module) -> nn.Module:
-        """Lay out a network's weights, and have it compiled, in place: its state-dict keys stay as they are."""
-        if self.channels_last:
-            net.to(memory_format=torch.channels_last)
+    def lay_out(self, net: nn.Module) -> nn.Module:
+        """Lay out a network's weights."""
+        return net.to(memory_format=torch.channels_last) if self.channels_last else net
+
+    def have_compiled(self, net: nn.Module) -> None:
+        """Have a network compiled at its next use, in place, so that its state-dict keys stay as they are.
+
+        Forward hooks must be there already: the compiled code knows no later ones.
+        """
         if self.compile:
             net.compile()
-        return net
 
     @contextmanager
     def computing(self, device: torch.device) -> Iterator[None]:

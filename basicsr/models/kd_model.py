@@ -48,6 +48,8 @@ class KDModel(SRModel):
         self.student_taps = FeatureTaps(self.get_bare_model(self.net_g), "network_g")
         self._output_shapes: dict[str, tuple[int, ...]] = {}
         self.terms = self._build_terms()
+        for network in self.frozen.values():
+            network.runtime.have_compiled(network.net)
         super().build_losses()
         report = wiring_report(self.get_bare_model(self.net_g), self.frozen, self.terms, self.opt)
         get_root_logger().info(report)
@@ -148,7 +150,7 @@ class KDModel(SRModel):
         dataset = self.opt["datasets"]["train"]
         size = (dataset.get("gt_size") or 64 * self.opt.get("scale", 1)) // self.opt.get("scale", 1)
         was_training = net.training
-        with preserved_rng(), taps.recording() as features:
+        with preserved_rng(), taps.recording(watch=True) as features:
             patch = torch.rand(1, 1 if dataset.get("color") == "y" else 3, size, size, device=self.device)
             net.eval()
             try:
@@ -157,7 +159,6 @@ class KDModel(SRModel):
                 raise ValueError(f"network_{network} cannot run on a patch {tuple(patch.shape)}: {error}") from error
             finally:
                 net.train(was_training)
-        taps.find_overwritten(features)
         return Pass(output, features)
 
     # One iteration.

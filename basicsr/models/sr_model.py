@@ -45,7 +45,7 @@ class SRModel(BaseModel):
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
         self.runtime = self._own_runtime()
-        self.net_g = self.model_to_device(self.runtime.prepare(build_network(opt["network_g"])))
+        self.net_g = self.model_to_device(self.runtime.lay_out(build_network(opt["network_g"])))
         self.print_network(self.net_g)
         if opt["path"].get("pretrain_network_g"):
             self._load_generator(self.net_g, "params" if self.is_train else "params_ema")
@@ -85,6 +85,7 @@ class SRModel(BaseModel):
             get_root_logger().info(f"Use Exponential Moving Average with decay: {self.ema_decay}")
             self._init_ema()
         self.build_losses()
+        self.runtime.have_compiled(self.get_bare_model(self.net_g))
         self.setup_optimizers()
         self.setup_schedulers()
 

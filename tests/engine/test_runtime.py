@@ -29,7 +29,7 @@ def test_channels_last_changes_the_layout_and_not_the_result(net):
     x = torch.rand(2, 3, 8, 8)
     expected = net(x)
     runtime = NetworkRuntime(channels_last=True)
-    runtime.prepare(net)
+    runtime.lay_out(net)
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(runtime.run(net, x), expected)
 
@@ -39,6 +39,6 @@ def test_compiled_network_keeps_its_keys_and_results(net):
     x = torch.rand(2, 3, 8, 8)
     expected, keys = net(x), list(net.state_dict())
     runtime = NetworkRuntime(compile=True)
-    runtime.prepare(net)
+    runtime.have_compiled(net)
     torch.testing.assert_close(runtime.run(net, x), expected)
     assert list(net.state_dict()) == keys
