@@ -122,7 +122,7 @@ def _check_epoch_fills_a_batch(epoch: Any, batch_size: int, dataset_opt: dict[st
 
 def _init_worker(worker_id: int) -> None:
     """Keep a worker to one core, and out of the way of signals that are meant for the training process."""
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # not 1, which hangs in a process that was forked beside OpenCV's threads
     # Ctrl-C and a scheduler's SIGTERM go to the whole process group. The training process answers them by saving,
     # which a dying worker would disturb; and a handler inherited from it would keep a worker from being terminated.
     if hasattr(os, "setpgid"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 from tqdm import tqdm
@@ -17,11 +17,8 @@ Result = TypeVar("Result")
 _AHEAD = 4  # items in work per process, so that results do not pile up in memory
 
 
-class _SizedIterable(Sized, Iterable[Item], Protocol[Item]): ...
-
-
 def parallel_map(
-    function: Callable[[Item], Result], items: _SizedIterable[Item], num_workers: int, description: str = ""
+    function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, description: str = ""
 ) -> Iterator[tuple[Item, Result | OSError | ValueError]]:
     """Apply a function to each item, in the items' order.
 
@@ -41,12 +38,13 @@ def parallel_map(
             yield outcome
 
 
-def _outcomes(function: Callable[[Any], Any], items: Iterable[Any], num_workers: int) -> Iterator[tuple[Any, Any]]:
+def _outcomes(function: Callable[[Any], Any], items: Sequence[Any], num_workers: int) -> Iterator[tuple[Any, Any]]:
     if num_workers < 2:
         for item in items:
             yield item, _attempt(function, item)
         return
-    pool = ProcessPoolExecutor(num_workers, initializer=cv2.setNumThreads, initargs=(1,))
+    # 0, not 1: to change the number of OpenCV's threads hangs in a process forked while there are some.
+    pool = ProcessPoolExecutor(num_workers, initializer=cv2.setNumThreads, initargs=(0,))
     waiting: deque[tuple[Any, Future[Any]]] = deque()
     try:
         for item in items:

@@ -207,7 +207,7 @@ def test_damaged_images_are_named(folders, damage):
     path = folders / "lq" / "ax2.png"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"cannot read the lq image .*ax2\.png"):
-        build_dataset(_options(folders))[0]
+        build_dataset(_options(folders))[1]
 
 
 def test_a_damaged_image_is_named_through_workers(folders):

@@ -3,6 +3,9 @@
 import math
 import pickle
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +213,26 @@ def test_build_dataset_copies_options():
         build_dataset({"name": "x"})
     with pytest.raises(KeyError, match="Did you mean 'PairedImageDataset'"):
         build_dataset({"type": "PairedImageDatset"})
+
+
+def test_workers_outlive_signals_to_the_process_group():
+    """Ctrl-C and SIGTERM reach the whole group; the training saves and leaves, for which its workers must not die."""
+    script = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from basicsr.data import build_dataloader
+received = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: received.append(number))
+options = {"phase": "train", "batch_size_per_gpu": 1, "num_worker_per_gpu": 1}
+batches = iter(build_dataloader(list(range(40)), options))
+next(batches)
+os.killpg(0, signal.SIGINT)
+os.killpg(0, signal.SIGTERM)
+print(len(list(batches)), len(received))
+"""
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", script, root], capture_output=True, text=True, timeout=60, start_new_session=True
+    )
+    assert (done.returncode, done.stdout) == (0, "39 2\n"), done.stderr

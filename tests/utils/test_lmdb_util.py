@@ -104,7 +104,7 @@ def test_wrong_use(tmp_path):
     ):
         maker.put(b"1", "a", (1, 1, 1))
         maker.put(b"2", "a", (1, 1, 1))
-    with pytest.raises(ValueError, match="1 to 511 bytes; .* has 512"), LmdbMaker(path) as maker:
+    with pytest.raises(ValueError, match="1 to 511 bytes; .* has 512"), LmdbMaker(str(tmp_path / "y.lmdb")) as maker:
         maker.put(b"1", "a" * 512, (1, 1, 1))
     assert not (tmp_path / "y.lmdb").exists()
 

@@ -150,9 +150,11 @@ def test_the_command_line(run):
         "--auto_resume",
         "--force_yml",
         "scale=4",
+        "network_g:upscale=4",
+        "path:strict_load_d=true",
     )
     assert (opt["name"], opt["train"]["ema_decay"], opt["scale"], opt["auto_resume"]) == ("other", 0.5, 4, True)
-    assert args.notices == ["network_g.upscale (x.yml:30): is 2 while the scale is 4"]
+    assert args.notices == ["path.strict_load_d (--force_yml): has no effect, since there is no network_d"]
     assert run(training_options(), "--local-rank=1")[1].local_rank == 1
     assert run(training_options(), "--local_rank", "1")[1].local_rank == 1
     with pytest.raises(SystemExit):

@@ -147,7 +147,7 @@ WRONG = [
     ("name", 3, "name: must be a string, not 3"),
     ("scale", "2", "scale: must be an integer ≥ 1 or ~, not '2'"),
     ("num_gpu", "all", "num_gpu: must be 'auto' or an integer ≥ 0, not 'all'"),
-    ("manual_seed", -1, "manual_seed: must be an integer ≥ 0 or ~, not -1"),
+    ("manual_seed", -1, "manual_seed: must be an integer ≥ 0 and < 4294967296 or ~, not -1"),
     ("network_g", "EDSR", "network_g: must be a section or true or false, not 'EDSR'"),
     ("network_g.num_feat", True, "network_g.num_feat: must be an integer, not true"),
     ("network_g.num_feat", 64.5, "network_g.num_feat: must be an integer, not 64.5"),
@@ -156,7 +156,7 @@ WRONG = [
     ("network_g.type", 3, "network_g.type: must be the name of a registered arch, not 3"),
     ("datasets", [], "datasets: the section is []"),
     ("datasets.train", None, "datasets.train: must be a section, not ~"),
-    ("datasets.train.batch_size_per_gpu", 0, "must be an integer ≥ 1 or ~, not 0"),
+    ("datasets.train.batch_size_per_gpu", 0, "must be an integer ≥ 1 and ≤ 65536 or ~, not 0"),
     ("datasets.train.gt_size", 97, "datasets.train.gt_size: must be a multiple of the scale 2, such as 96, not 97"),
     ("datasets.train.gt_size", -2, "datasets.train.gt_size: must be a multiple of the scale 2, such as 2, not -2"),
     ("datasets.train.prefetch_mode", "gpu", "must be one of 'cpu', 'cuda' or ~, not 'gpu'"),
@@ -257,6 +257,7 @@ def test_a_test_needs_no_training_sections(opt):
     for section in ("train", "logger", "val"):
         del opt[section]
     opt["datasets"] = {"test_1": opt["datasets"]["val_1"]}
+    opt["path"]["pretrain_network_g"] = "g.pth"
     assert check_options(opt, Marks(), False) == []
 
 
@@ -267,8 +268,16 @@ def test_files_must_exist_only_when_asked(opt, tmp_path):
     for dataset in opt["datasets"].values():
         dataset["dataroot_gt"] = dataset["dataroot_lq"] = str(tmp_path)
     opt["path"]["pretrain_network_t"] = "https://example.org/t.pth"
-    opt["datasets"]["test_1"] = {**PAIRS, "name": "not used in training"}
     assert check_options(opt, Marks(), True, check_files=True) == []
+    opt["path"]["pretrain_network_t"] = str(tmp_path)
+    assert problems(opt, check_files=True) == [f"path.pretrain_network_t: {tmp_path} is not a file"]
+    opt["path"]["pretrain_network_t"] = None
+    opt["datasets"]["train"]["io_backend"]["type"] = "lmdb"
+    (tmp_path / "x.lmdb").mkdir()
+    opt["datasets"]["train"]["dataroot_gt"] = str(tmp_path / "x.lmdb")
+    found = problems(opt, check_files=True)
+    assert any("x.lmdb is not an LMDB made by create_lmdb.py: it lacks data.mdb and meta_info.txt" in p for p in found)
+    assert any("datasets.train.dataroot_lq" in p and "the folder of an LMDB ends in .lmdb" in p for p in found)
 
 
 def test_files_of_a_test_are_those_of_its_phase(opt):

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -19,13 +20,13 @@ class Colour(Enum):
 @pytest.mark.parametrize(
     ("annotation", "good", "bad", "words"),
     [
-        (int, [0, -3, 10**30], [True, 1.0, 1.5, "3", None, [1]], "an integer"),
-        (float, [0, 1.5, -2], [True, "1e-4", None, [1.0]], "a number"),
+        (int, [0, -3, 2**63 - 1], [2**63, -(10**30), True, 1.0, 1.5, "3", None, [1]], "an integer"),
+        (float, [0, 1.5, -2], [math.nan, math.inf, True, "1e-4", None, [1.0]], "a number"),
         (bool, [True, False], [0, 1, "true", None], "true or false"),
         (str, ["", "x"], [3, True, None, ["x"]], "a string"),
         (Path, ["a/b"], [3], "a path"),
         (int | None, [1, None], ["~", 1.5], "an integer or ~"),
-        (list[int], [[], [1, 2]], [[1, "2"], 3, "12"], "a list of integers"),
+        (list[int], [[], [1, 2]], [[1, "2"], [2**64], 3, "12"], "a list of integers"),
         (tuple[float, float], [[0.9, 0.99], [0, 1]], [[0.9], [1, 2, 3], 0.9], "a list of 2 numbers"),
         (tuple[int, str], [[1, "a"]], [["a", 1]], "a list of an integer, a string"),
         (tuple[int, ...], [[], [1]], [[0.5]], "a list of integers"),
@@ -42,7 +43,7 @@ class Colour(Enum):
         (type[nn.Module], [3, "anything goes"], [], "anything"),
         (Callable[[int], int], [3], [], "anything"),
         (torch.Tensor | None, [3, None], [], "anything"),
-        (Any, [3, None, [1], {"a": 1}], [], "anything"),
+        (Any, [3, None, [1], {"a": 1}, math.inf, 10**30], [], "anything"),
     ],
 )
 def test_yaml_values_and_annotations(annotation, good, bad, words):
