@@ -41,8 +41,14 @@ def _stand_in(name: str) -> ModuleType:
     module = types.ModuleType(name)
     module.__path__ = []  # so that it counts as a package
     module.__version__ = "0.0"
-    module.__getattr__ = lambda attribute: _nothing  # type: ignore[method-assign]
+    module.__getattr__ = _attribute  # type: ignore[method-assign]
     return module
+
+
+def _attribute(name: str) -> object:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _nothing
 
 
 def _nothing(*args: object, **kwargs: object) -> None:
