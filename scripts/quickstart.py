@@ -83,8 +83,8 @@ def bicubic_row() -> dict:
 
 
 def _result(method: str, name: str) -> Path:
-    folder = Path(f"results/quickstart_test_{method}/visualization/quickstart_test")
-    return folder / (f"{name}_{method}.png" if method == "bicubic" else f"{name}x2_{method}.png")
+    run_name = f"quickstart_test_{method}"
+    return Path("results", run_name, "visualization", "quickstart_test", f"{name}x2_{run_name}.png")
 
 
 def network_row(method: str) -> dict:
