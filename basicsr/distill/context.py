@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from basicsr.engine.timing import StepTimer
 
+from .encoders import Encoding, InputRange, add_latent, encode
 from .frozen import FrozenNetwork
 
 
@@ -22,8 +24,19 @@ class Pass:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class _EncoderWork:
+    """What one encoder is to encode, and what it has encoded."""
+
+    images: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+    done: dict[str, Encoding] = field(default_factory=dict)
+
+
 class KDContext:
     """One batch as the terms see it.
+
+    Before any term is computed, each one's ``prepare`` announces what it will ask for beyond the teachers' passes over
+    ``lq``. So a teacher sees all its inputs in one pass, and an encoder all images without gradients in another.
 
     Args:
         iteration: From 1.
@@ -31,7 +44,7 @@ class KDContext:
         gt: Target, ``(B, C, H, W)``, or None.
         student: The student's pass, with gradients.
         frozen: The frozen networks by name.
-        timer: Counts the teachers' time, when given.
+        timer: Counts the frozen networks' time, when given.
 
     Attributes:
         output: The student's output, ``(B, C, H, W)``.
@@ -52,14 +65,33 @@ class KDContext:
         self.student = student
         self._frozen = frozen
         self._timer = timer
-        self._passes: dict[str, Pass] = {}
+        self._passes: dict[str, dict[str, Pass]] = {}
+        self._views: dict[str, dict[str, Tensor]] = {}
+        self._encoders: dict[tuple[str, InputRange], _EncoderWork] = {}
 
-    def _teacher_time(self) -> AbstractContextManager:
-        return self._timer.part("teacher") if self._timer else nullcontext()
+    def _part(self, name: str) -> AbstractContextManager:
+        return self._timer.part(name) if self._timer else nullcontext()
 
     @property
     def output(self) -> Tensor:
         return self.student.output
+
+    def features(self, network: str) -> dict[str, Tensor]:
+        """The tapped features of the student (``'g'``) or of a teacher, by module path."""
+        return self.student.features if network == "g" else self.teacher(network).features
+
+    # Teachers.
+
+    def want_view(self, teacher: str, key: str, image: Tensor) -> None:
+        """Announce that a teacher is to see another input, of the shape of ``lq``, in the same pass.
+
+        Args:
+            teacher: The suffix of its ``network_<teacher>``.
+            key: A name for the view, unique among the terms.
+            image: ``(B, C, h, w)``.
+        """
+        assert teacher not in self._passes, "views are announced before the teacher has run"
+        self._views.setdefault(teacher, {})[key] = image
 
     def teacher(self, name: str = "t") -> Pass:
         """A teacher's pass over ``lq``, without gradients; run when first asked for.
@@ -67,13 +99,60 @@ class KDContext:
         Args:
             name: The suffix of its ``network_<name>``.
         """
+        return self._run_teacher(name)["lq"]
+
+    def view(self, teacher: str, key: str) -> Tensor:
+        """A teacher's output for an announced view."""
+        return self._run_teacher(teacher)[key].output
+
+    def _run_teacher(self, name: str) -> dict[str, Pass]:
         if name not in self._passes:
             network = self._frozen[name]
-            with self._teacher_time(), torch.no_grad(), network.taps.recording() as features:
-                output = network(self.lq)
-            self._passes[name] = Pass(output, {path: feature.float() for path, feature in features.items()})
+            views = self._views.get(name, {})
+            batch = torch.cat([self.lq, *views.values()]) if views else self.lq
+            with self._part("teacher"), torch.no_grad(), network.taps.recording() as features:
+                outputs = network(batch).chunk(1 + len(views))
+            size = len(self.lq)
+            own = {path: feature[:size].float() for path, feature in features.items()}
+            self._passes[name] = {"lq": Pass(outputs[0], own)} | {
+                key: Pass(output) for key, output in zip(views, outputs[1:])
+            }
         return self._passes[name]
 
-    def features(self, network: str) -> dict[str, Tensor]:
-        """The tapped features of the student (``'g'``) or of a teacher, by module path."""
-        return self.student.features if network == "g" else self.teacher(network).features
+    # Encoders.
+
+    def want_encoding(self, encoder: str, input_range: InputRange, images: Mapping[str, Callable[[], Tensor]]) -> None:
+        """Announce images that are to be encoded without gradients, all of them in one pass.
+
+        Args:
+            encoder: The suffix of its ``network_<encoder>``.
+            input_range: What images in [0, 1] are mapped to for it.
+            images: Name → what makes the images ``(N, C, H, W)``, called once. What two terms announce under one name
+                is encoded once, so it must be the same.
+        """
+        work = self._encoders.setdefault((encoder, input_range), _EncoderWork())
+        assert not work.done, "images are announced before the encoder has run"
+        work.images.update(images)
+
+    def encoding(self, encoder: str, input_range: InputRange, name: str) -> Encoding:
+        """The feature levels of the student's output (``'student'``, with gradients) or of announced images."""
+        work = self._encoders[encoder, input_range]
+        network = self._frozen[encoder]
+        if name not in work.done:
+            if name == "student":
+                with self._part("encoder"):
+                    work.done[name] = encode(network, self.output, input_range)
+            else:
+                batches = {key: make() for key, make in work.images.items()}
+                with self._part("encoder"), torch.no_grad():
+                    everything = encode(network, torch.cat(list(batches.values())), input_range)
+                ends = list(accumulate(len(images) for images in batches.values()))
+                for key, start, end in zip(batches, [0, *ends], ends):
+                    work.done[key] = everything[start:end]
+        return work.done[name]
+
+    def latent(self, encoder: str, input_range: InputRange, name: str) -> Tensor:
+        """The latent ``(B, D, h, w)`` of the same, continued from the feature levels."""
+        encoding = self.encoding(encoder, input_range, name)
+        with self._part("encoder"), torch.set_grad_enabled(name == "student"):
+            return add_latent(self._frozen[encoder], encoding)

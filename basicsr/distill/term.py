@@ -62,6 +62,9 @@ class KDTerm(nn.Module):
     def setup(self, model: KDModel) -> None:
         """Called once, before the optimiser is made: look up teachers, tap features, build adapters."""
 
+    def prepare(self, ctx: KDContext) -> None:
+        """Called before any term of the batch is computed: announce views of the teacher and images to encode."""
+
     def forward(self, ctx: KDContext) -> Tensor | dict[str, Tensor]:
         """The term's value on one batch, a scalar before weighting, or several by name (logged ``l_<term>_<name>``)."""
         raise NotImplementedError

@@ -41,13 +41,13 @@ def wiring_report(
             meets.append(
                 [name, f"{term.schedule.loss_weight:g}", row.get("student", "–"), _shape(row.get("student_shape")), "↔"]
                 + [row.get("network", "–"), row.get("module", "–"), _shape(row.get("module_shape"))]
-                + [row.get("adapter", "–"), _count(term) if row is rows[0] else ""]
+                + [row.get("adapter", "–"), _count(term, trained=True) if row is rows[0] else ""]
             )
     return "Distillation\n" + _table(networks) + ("\n\n" + _table(meets) if terms else "")
 
 
-def _count(module: nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()):,d}"
+def _count(module: nn.Module, trained: bool = False) -> str:
+    return f"{sum(p.numel() for p in module.parameters() if p.requires_grad or not trained):,d}"
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -20,7 +20,7 @@ class NoisyOptions(schema.Section):
 
 
 class ContrastOptions(schema.Section):
-    """The contrastive term."""
+    """Dynamic contrastive regularisation."""
 
     type: Literal["ContrasLoss"]
     d_func: Literal["L1", "L2"] = "L1"
@@ -33,27 +33,30 @@ class CategoryOptions(schema.Section):
 
     type: Literal["CELoss"]
     loss_weight: float = 1.0
-    reduction: Literal["mean", "sum"] = "mean"
+    reduction: Literal["mean"] = "mean"
 
 
 @MODEL_REGISTRY.register()
 class DCKDModel(KDModel):
-    """:class:`KDModel` under the names of DCKD's released option files.
+    """:class:`KDModel` under the names of DCKD's released option files, computing what the release computes.
 
-    ``logits_opt`` is read as the term ``ts``. The terms behind ``lcr_opt``, ``cl_opt`` and ``ce_opt`` are not part of
-    this version: files with them are checked, and refused when they are to be trained.
+    ``logits_opt``, ``lcr_opt``, ``cl_opt`` and ``ce_opt`` become the terms ``ts``, ``lcr``, ``cl`` and ``ce``, so the log
+    has the released names. What the paper defines otherwise is set with ``KDModel`` and ``train.kd_opt``.
     """
 
     class TrainOptions(KDModel.TrainOptions):
-        """Options of ``train`` in DCKD's files."""
+        """Options of ``train`` in DCKD's files; the defaults are the released code's."""
 
         logits_opt: schema.LossOptions | None = None
-        """L1 between the student's and the teacher's output; logged as `l_ts`."""
+        """Distance of the student's and the teacher's output; logged as `l_ts`."""
         lcr_opt: schema.LossOptions | None = None
+        """L1 of the student's output and the teacher's for an augmented input; logged as `l_lcr`."""
         noisy: NoisyOptions | None = None
         cl_opt: ContrastOptions | None = None
+        """Dynamic contrastive regularisation; logged as `l_cl`."""
         ce_opt: CategoryOptions | None = None
-        num_neg: int = Field(4, ge=1)
+        """Distribution mapping; logged as `l_ce`."""
+        num_neg: int = Field(4, ge=0)
         update_decay: float = Field(0.1, ge=0, le=1)
         step: list[int] = [1000]
         gaussian_blur_prob: float = Field(1.0, ge=0, le=1)
@@ -69,22 +72,41 @@ def translate(opt: dict) -> dict:
     """DCKD's training options with ``train.kd_opt`` in place of its own sections.
 
     Raises:
-        ValueError: If a term is asked for that this version does not have, or that is no L1 loss.
+        ValueError: If the options ask for what the release does not do.
     """
     opt = deepcopy(opt)
     train = opt["train"]
-    absent = [key for key in ("lcr_opt", "cl_opt", "ce_opt") if train.get(key)]
-    if absent:
-        raise ValueError(
-            f"train.{', train.'.join(absent)}: this version has no such distillation term yet; remove "
-            f"{'it' if len(absent) == 1 else 'them'} to train with logits_opt alone"
-        )
+    has_history = opt.pop("network_his", None)
     terms = dict(train.get("kd_opt") or {})
-    logits = train.pop("logits_opt", None)
+    logits, lcr, contrast, category = (train.pop(f"{key}_opt", None) for key in ("logits", "lcr", "cl", "ce"))
+    noisy = train.pop("noisy", None) or {}
     if logits:
-        criterion = {"L1Loss": "l1", "MSELoss": "l2", "CharbonnierLoss": "charbonnier"}.get(logits["type"])
-        if criterion is None or logits.get("reduction", "mean") != "mean":
-            raise ValueError("train.logits_opt: expected L1Loss, MSELoss or CharbonnierLoss with reduction: mean")
-        terms["ts"] = {"type": "LogitsKD", "criterion": criterion, "loss_weight": logits.get("loss_weight", 1.0)}
+        terms["ts"] = {"type": "LogitsKD", "criterion": _criterion(logits, "logits_opt"), **_weight(logits)}
+    if lcr:
+        if _criterion(lcr, "lcr_opt") != "l1":
+            raise ValueError(f"train.lcr_opt.type: expected L1Loss, not {lcr['type']}")
+        terms["lcr"] = {"type": "LCR", "prob": noisy.get("prob", 0.5), **_weight(lcr)}
+    degradation = ("gaussian_blur_prob", "resize_prob", "gaussian_noise_prob", "gray_noise_prob")
+    defaults = {key: field.default for key, field in DCKDModel.TrainOptions.model_fields.items()}
+    history = {key: train.pop(key, defaults[key]) for key in ("num_neg", "update_decay", "step", *degradation)}
+    if contrast:
+        if not has_history:
+            raise ValueError("train.cl_opt needs a history network: add `network_his: true`")
+        terms["cl"] = {"type": "DCR", "distance": contrast.get("d_func", "L1"), **history, **_weight(contrast)}
+        if contrast.get("weights"):
+            terms["cl"]["weights"] = contrast["weights"]
+    if category:
+        terms["ce"] = {"type": "DMM", "student_side": "release", **_weight(category)}
     train["kd_opt"] = terms
     return opt
+
+
+def _weight(options: dict) -> dict:
+    return {"loss_weight": options.get("loss_weight", 1.0)}
+
+
+def _criterion(options: dict, key: str) -> str:
+    criterion = {"L1Loss": "l1", "MSELoss": "l2", "CharbonnierLoss": "charbonnier"}.get(options["type"])
+    if criterion is None or options.get("reduction", "mean") != "mean":
+        raise ValueError(f"train.{key}: expected L1Loss, MSELoss or CharbonnierLoss with reduction: mean")
+    return criterion

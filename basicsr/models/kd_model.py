@@ -132,15 +132,21 @@ class KDModel(SRModel):
             raise ValueError(f"network_{network}: {', '.join(absent)} did not run in a forward pass")
         return {path: tuple(features[path].shape) for path in paths}
 
-    def _taps(self, network: str) -> FeatureTaps:
-        if network == "g":
-            return self.student_taps
-        if network not in self.frozen:
+    def frozen_network(self, name: str) -> FrozenNetwork:
+        """The frozen ``network_<name>``.
+
+        Raises:
+            ValueError: If the options do not define it.
+        """
+        if name not in self.frozen:
             known = ", ".join(f"network_{name}" for name in self.frozen) or "none is defined"
             raise ValueError(
-                f"network_{network} is not defined; frozen networks: {known}. Add network_{network}: {{type: …}}"
+                f"network_{name} is not defined; frozen networks: {known}. Add network_{name}: {{type: …}}"
             )
-        return self.frozen[network].taps
+        return self.frozen[name]
+
+    def _taps(self, network: str) -> FeatureTaps:
+        return self.student_taps if network == "g" else self.frozen_network(network).taps
 
     @torch.no_grad()
     def _probe(self, network: str) -> Pass:
@@ -173,10 +179,11 @@ class KDModel(SRModel):
         context = KDContext(current_iter, self.lq, gt, student, self.frozen, self.timer)
         self._gradient_log = {}
         supervised = sum(losses.values()) if losses else None
-        for name, term in self.terms.items():
+        active = {name: term for name, term in self.terms.items() if term.schedule.weight(current_iter) != 0}
+        for term in active.values():
+            term.prepare(context)
+        for name, term in active.items():
             weight = term.schedule.weight(current_iter)
-            if weight == 0:
-                continue
             with self.timer.part("terms"):
                 value = term(context)
             parts = value if isinstance(value, dict) else {"": value}

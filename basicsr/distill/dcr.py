@@ -1,0 +1,163 @@
+"""DCKD's dynamic contrastive regularisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from basicsr.archs import build_network
+from basicsr.utils.registry import KD_REGISTRY
+
+from .context import KDContext
+from .encoders import Encoding, InputRange, probe_encoder
+from .negatives import Degradation
+from .term import KDTerm
+
+if TYPE_CHECKING:
+    from basicsr.models.kd_model import KDModel
+
+EPSILON = 1e-7  # the release's; keeps the ratio finite where all negatives equal the anchor
+
+
+def contrast(anchor: Encoding, positive: Encoding, negatives: Encoding, weights: list[float], distance: str) -> Tensor:
+    """``Σ_i w_i · d(anchor_i, positive_i) / (Σ_j d(anchor_i, negative_ij) + 1e-7)`` over encoder levels i.
+
+    Source: DCKD (arXiv 2412.08939), Eq. 4-6.
+
+    Args:
+        anchor: Of B images, with gradients.
+        positive: Of B images.
+        negatives: Of N·B images, negative by negative.
+        weights: One for each level.
+        distance: ``L1``, the mean absolute difference, or ``L2``, the mean square.
+    """
+    total = anchor.levels[0].new_zeros((), dtype=torch.float32)
+    for weight, a, p, n in zip(weights, anchor.levels, positive.levels, negatives.levels):
+        n = n.unflatten(0, (-1, len(a)))
+        count = len(n)
+        total = total + weight * _mean(a - p, distance) / (count * _mean(a - n, distance) + EPSILON)
+    return total
+
+
+def _mean(difference: Tensor, distance: str) -> Tensor:
+    magnitude = difference.abs() if distance == "L1" else difference.square()
+    return magnitude.mean(dtype=torch.float64 if difference.dtype is torch.float64 else torch.float32)
+
+
+@KD_REGISTRY.register()
+class DCR(KDTerm):
+    """Pulls the student's output towards the teacher's and away from an older student's, as an encoder sees them.
+
+    The negatives are the outputs of a history network, a moving copy of the student, for the input and for degraded
+    copies of it. Source: DCKD (arXiv 2412.08939), Eq. 4-6, and its release. The history network is kept in the training
+    state.
+
+    Args:
+        encoder: The suffix of the frozen encoder's ``network_<encoder>``: a VQGAN, or a VGGFeatureExtractor.
+        teacher: The suffix of the teacher's.
+        weights: One for each level of the encoder.
+        distance: Between features: ``L1`` (the paper's) or ``L2``.
+        input_range: What images in [0, 1] are mapped to for the encoder. ``[0,1]`` is what the release does;
+            ``[-1,1]`` is what VQGANs are trained on.
+        num_neg: Degraded copies; with the input itself there is one negative more.
+        history_source: What the history network follows: the student's average (release) or the student (paper).
+        update_decay: ``history = update_decay · history + (1 − update_decay) · source`` at an update.
+        step: Iterations between updates, for each 100,000 iterations of the training; the last holds on.
+        gaussian_blur_prob: See :class:`~basicsr.distill.negatives.Degradation`, as the three that follow.
+        resize_prob: Probability of a resize.
+        gaussian_noise_prob: Probability of noise.
+        gray_noise_prob: Probability that noise is grey.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "vqgan",
+        teacher: str = "t",
+        weights: Sequence[float] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
+        distance: Literal["L1", "L2"] = "L1",
+        input_range: InputRange = "[0,1]",
+        num_neg: int = 4,
+        history_source: Literal["ema", "student"] = "ema",
+        update_decay: float = 0.1,
+        step: Sequence[int] = (1000, 2000, 3000),
+        gaussian_blur_prob: float = 0.0,
+        resize_prob: float = 0.0,
+        gaussian_noise_prob: float = 1.0,
+        gray_noise_prob: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if num_neg < 0 or not step or min(step) < 1:
+            raise ValueError("num_neg must be 0 or more, and step a list of positive numbers of iterations")
+        self.encoder = encoder
+        self.teacher = teacher
+        self.weights = list(weights)
+        self.distance = distance
+        self.input_range = input_range
+        self.num_neg = num_neg
+        self.history_source = history_source
+        self.update_decay = update_decay
+        self.step = list(step)
+        self.degrade = Degradation(gaussian_blur_prob, resize_prob, gaussian_noise_prob, gray_noise_prob)
+        self._rows: list[dict[str, Any]] = []
+
+    def setup(self, model: KDModel) -> None:
+        """Copy the student into the history network, and check that encoder and teacher are there.
+
+        Raises:
+            ValueError: If a network is missing or does not fit, or there is no average to follow.
+        """
+        if self.history_source == "ema" and not hasattr(model, "net_g_ema"):
+            raise ValueError("history_source: ema follows the student's average; set train.ema_decay above 0")
+        if model.output_shape("g") != model.output_shape(self.teacher):
+            raise ValueError(f"network_{self.teacher} gives images of another shape than network_g")
+        levels = probe_encoder(model, self.encoder).levels
+        if len(levels) != len(self.weights):
+            raise ValueError(
+                f"network_{self.encoder} has {len(levels)} levels, but there are {len(self.weights)} weights"
+            )
+        self.history = build_network(model.opt["network_g"]).to(model.device).requires_grad_(False).eval()
+        self.history.load_state_dict(self._source(model).state_dict())
+        shapes = {"student_shape": model.output_shape("g"), "module_shape": model.output_shape(self.teacher)}
+        self._rows = [{"student": "output", "network": self.teacher, "module": "output", "adapter": "–", **shapes}]
+
+    def _source(self, model: KDModel) -> torch.nn.Module:
+        return model.net_g_ema if self.history_source == "ema" else model.get_bare_model(model.net_g)
+
+    def train(self, mode: bool = True) -> DCR:
+        """The history network stays in eval mode."""
+        super().train(mode)
+        if hasattr(self, "history"):
+            self.history.eval()
+        return self
+
+    def prepare(self, ctx: KDContext) -> None:
+        images = {
+            f"teacher {self.teacher}": lambda: ctx.teacher(self.teacher).output,
+            f"negatives of {self.name}": lambda: self.negatives(ctx.lq),
+        }
+        ctx.want_encoding(self.encoder, self.input_range, images)
+
+    @torch.no_grad()
+    def negatives(self, lq: Tensor) -> Tensor:
+        """The history network's outputs for the input and its degraded copies, ``((1 + num_neg)·B, C, H, W)``."""
+        return self.history(torch.cat([lq, *(self.degrade(lq) for _ in range(self.num_neg))]))
+
+    def forward(self, ctx: KDContext) -> Tensor:
+        student, teacher, negatives = (
+            ctx.encoding(self.encoder, self.input_range, name)
+            for name in ("student", f"teacher {self.teacher}", f"negatives of {self.name}")
+        )
+        return contrast(student, teacher, negatives, self.weights, self.distance)
+
+    @torch.no_grad()
+    def after_step(self, model: KDModel, iteration: int) -> None:
+        """Move the history network towards its source, where an update is due. Parameters only, as in the release."""
+        if iteration % self.step[min((iteration - 1) // 100_000, len(self.step) - 1)] == 0:
+            own, source = list(self.history.parameters()), list(self._source(model).parameters())
+            torch._foreach_lerp_(own, [p.detach() for p in source], 1 - self.update_decay)
+
+    def wiring(self) -> list[dict[str, Any]]:
+        return self._rows

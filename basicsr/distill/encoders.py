@@ -1,0 +1,85 @@
+"""Frozen encoders, such as VQGAN's or VGG, seen alike: an image goes in, feature levels and maybe a latent come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .frozen import FrozenNetwork
+
+if TYPE_CHECKING:
+    from basicsr.models.kd_model import KDModel
+
+InputRange = Literal["[0,1]", "[-1,1]"]
+
+
+@dataclass
+class Encoding:
+    """What an encoder makes of a batch of images.
+
+    Attributes:
+        levels: Feature maps ``(B, C_i, H_i, W_i)``, shallow to deep.
+        latent: ``(B, D, h, w)`` before quantisation; None until it is asked for.
+    """
+
+    levels: list[Tensor]
+    latent: Tensor | None = None
+
+    def __getitem__(self, rows: slice) -> Encoding:
+        """Some images of the batch."""
+        return Encoding([level[rows] for level in self.levels])
+
+
+def encode(network: FrozenNetwork, image: Tensor, input_range: InputRange) -> Encoding:
+    """Feature levels of images, with gradients to the images unless the caller forbids them.
+
+    Args:
+        network: A frozen network with ``features(x)`` (VQGAN), or whose output is a dict of feature maps
+            (VGGFeatureExtractor).
+        image: ``(B, C, H, W)`` in [0, 1].
+        input_range: What the images are mapped to first.
+    """
+    if input_range == "[-1,1]":
+        image = 2 * image - 1
+    net = network.net
+    with network.runtime.computing(image.device):
+        return Encoding(list(net.features(image)) if _has_codebook(net) else list(net(image).values()))
+
+
+def add_latent(network: FrozenNetwork, encoding: Encoding) -> Tensor:
+    """Go on from the feature levels to the latent, which is kept with them."""
+    if encoding.latent is None:
+        with network.runtime.computing(encoding.levels[-1].device):
+            encoding.latent = network.net.latent_from_features(encoding.levels)
+    return encoding.latent
+
+
+def _has_codebook(net: nn.Module) -> bool:
+    return hasattr(net, "latent_from_features")
+
+
+@torch.no_grad()
+def probe_encoder(model: KDModel, name: str, latent: bool = False) -> Encoding:
+    """Encode one black image of the training's size, to learn what the encoder gives.
+
+    Raises:
+        ValueError: If ``network_<name>`` is not defined, is no encoder, gives no latent where one is wanted, or cannot
+            take images of this size.
+    """
+    network = model.frozen_network(name)
+    if latent and not _has_codebook(network.net):
+        raise ValueError(f"network_{name} ({type(network.net).__name__}) has no codebook; name a VQGAN as the encoder")
+    image = torch.zeros(model.output_shape("g"), device=model.device)
+    try:
+        encoding = encode(network, image, "[0,1]")
+        if latent:
+            add_latent(network, encoding)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"network_{name} ({type(network.net).__name__}) is no encoder: {error}") from error
+    except (RuntimeError, ValueError) as error:
+        size = "×".join(map(str, image.shape[2:]))
+        raise ValueError(f"network_{name} cannot encode the training's {size} images: {error}") from error
+    return encoding
