@@ -45,6 +45,7 @@ class KDContext:
         student: The student's pass, with gradients.
         frozen: The frozen networks by name.
         timer: Counts the frozen networks' time, when given.
+        run_student: Runs the student on further inputs, with gradients.
 
     Attributes:
         output: The student's output, ``(B, C, H, W)``.
@@ -58,12 +59,14 @@ class KDContext:
         student: Pass,
         frozen: Mapping[str, FrozenNetwork],
         timer: StepTimer | None = None,
+        run_student: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.iteration = iteration
         self.lq = lq
         self.gt = gt
         self.student = student
         self._frozen = frozen
+        self.run_student = run_student
         self._timer = timer
         self._passes: dict[str, dict[str, Pass]] = {}
         self._views: dict[str, dict[str, Tensor]] = {}
@@ -83,12 +86,12 @@ class KDContext:
     # Teachers.
 
     def want_view(self, teacher: str, key: str, image: Tensor) -> None:
-        """Announce that a teacher is to see another input, of the shape of ``lq``, in the same pass.
+        """Announce that a teacher is to see another input; in the same pass if it has the shape of ``lq``.
 
         Args:
             teacher: The suffix of its ``network_<teacher>``.
             key: A name for the view, unique among the terms.
-            image: ``(B, C, h, w)``.
+            image: ``(N, C, h', w')``.
         """
         assert teacher not in self._passes, "views are announced before the teacher has run"
         self._views.setdefault(teacher, {})[key] = image
@@ -109,14 +112,15 @@ class KDContext:
         if name not in self._passes:
             network = self._frozen[name]
             views = self._views.get(name, {})
-            batch = torch.cat([self.lq, *views.values()]) if views else self.lq
-            with self._part("teacher"), torch.no_grad(), network.taps.recording() as features:
-                outputs = network(batch).chunk(1 + len(views))
-            size = len(self.lq)
-            own = {path: feature[:size].float() for path, feature in features.items()}
-            self._passes[name] = {"lq": Pass(outputs[0], own)} | {
-                key: Pass(output) for key, output in zip(views, outputs[1:])
-            }
+            together = [key for key, image in views.items() if image.shape == self.lq.shape]
+            batch = torch.cat([self.lq, *(views[key] for key in together)]) if together else self.lq
+            with self._part("teacher"), torch.no_grad():
+                with network.taps.recording() as features:
+                    outputs = network(batch).chunk(1 + len(together))
+                passes = {key: Pass(output) for key, output in zip(together, outputs[1:])}
+                passes |= {key: Pass(network(image)) for key, image in views.items() if key not in passes}
+            own = {path: feature[: len(self.lq)].float() for path, feature in features.items()}
+            self._passes[name] = {"lq": Pass(outputs[0], own), **passes}
         return self._passes[name]
 
     # Encoders.

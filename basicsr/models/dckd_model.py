@@ -40,8 +40,8 @@ class CategoryOptions(schema.Section):
 class DCKDModel(KDModel):
     """:class:`KDModel` under the names of DCKD's released option files, computing what the release computes.
 
-    ``logits_opt``, ``lcr_opt``, ``cl_opt`` and ``ce_opt`` become the terms ``ts``, ``lcr``, ``cl`` and ``ce``, so the log
-    has the released names. What the paper defines otherwise is set with ``KDModel`` and ``train.kd_opt``.
+    ``logits_opt``, ``lcr_opt``, ``cl_opt`` and ``ce_opt`` become the terms ``ts``, ``lcr``, ``cl`` and ``ce``, so the
+    log has the released names. What the paper defines otherwise is set with ``KDModel`` and ``train.kd_opt``.
     """
 
     class TrainOptions(KDModel.TrainOptions):

@@ -176,7 +176,7 @@ class KDModel(SRModel):
         features = {path: feature.float() for path, feature in features.items()}
         student = Pass(self.output, features)
         gt = getattr(self, "gt", None)
-        context = KDContext(current_iter, self.lq, gt, student, self.frozen, self.timer)
+        context = KDContext(current_iter, self.lq, gt, student, self.frozen, self.timer, self._run_student_on)
         self._gradient_log = {}
         supervised = sum(losses.values()) if losses else None
         active = {name: term for name, term in self.terms.items() if term.schedule.weight(current_iter) != 0}
@@ -192,6 +192,10 @@ class KDModel(SRModel):
                 self._gradient_log |= self._compare_gradients(name, sum(weighted.values()), supervised)
             losses |= weighted
         return losses
+
+    def _run_student_on(self, image: Tensor) -> Tensor:
+        with self.timer.part("student"):
+            return self.runtime.run(self.net_g, image)
 
     def _compare_gradients(self, name: str, term: Tensor, supervised: Tensor | None) -> dict[str, Tensor]:
         """The norm of a term's gradient in the student, and its cosine with the supervised losses' gradient."""

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from basicsr.distill import build_term, dmm
+from basicsr.distill.augmentation import InvertibleAugmentation
 from basicsr.distill.context import KDContext, Pass
 from basicsr.distill.dcr import contrast
 from basicsr.distill.dmm import category_cross_entropy
 from basicsr.distill.encoders import Encoding
 from basicsr.distill.frozen import FrozenNetwork
-from basicsr.distill.lcr import InvertibleAugmentation
 
 WEIGHTS = [1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0]
 
@@ -309,3 +309,50 @@ def test_the_last_step_holds_on():
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         build_term("x", options)
+
+
+class Student:
+    """Counts and records what it is run on."""
+
+    def __init__(self):
+        self.inputs = []
+
+    def __call__(self, x):
+        self.inputs.append(x)
+        return F.interpolate(x, scale_factor=2.0) * 0.9
+
+
+@pytest.mark.parametrize("zoom", [{"zoom_out": False}, {"zoom_in": False}, {}])
+def test_dukd_value(setting, zoom):
+    """On crops of the ground truth and on shrunk inputs, against a loop over images."""
+    frozen, ctx, encoder, teacher = setting
+    student = Student()
+    gt = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    ctx = KDContext(1, ctx.lq, gt, Pass(ctx.output), frozen, run_student=student)
+    term = make_term("up", type="DUKD", prob=0.5, **zoom)
+    (value,) = run([term], ctx)
+    expected = 0.0
+    for (key, augmentation), image in zip(term._augmentations.items(), student.inputs):
+        assert image.shape[-1] == {"in": 16, "out": 8}[key]
+        for b in range(2):
+            steps = [lambda v: 1 - v, lambda v: v.flip(2), lambda v: v.flip(3), lambda v: v.transpose(2, 3)]
+            used = [step for step, yes in zip(steps, augmentation.chosen[:, b]) if yes]
+            view = image[b : b + 1]
+            for step in used:
+                view = step(view)
+            out = teacher(view).detach()
+            for step in used[::-1]:
+                out = step(out)
+            expected += (Student()(image[b : b + 1]) - out).abs().mean().item() / 2
+    assert value.item() == pytest.approx(expected, rel=1e-9)
+    if "in" in term._inputs:
+        crop = term._inputs["in"][0]
+        places = [(y, x) for y in range(17) for x in range(17) if torch.equal(gt[0, :, y : y + 16, x : x + 16], crop)]
+        assert len(places) == 1, "a crop of the ground truth"
+
+
+def test_dukd_without_ground_truth(setting):
+    with pytest.raises(ValueError, match="zoom_in crops the ground truth"):
+        make_term("up", type="DUKD").prepare(setting[1])
+    with pytest.raises(ValueError, match="both false"):
+        build_term("up", {"type": "DUKD", "zoom_in": False, "zoom_out": False})
