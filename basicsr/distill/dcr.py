@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from basicsr.archs import build_network
+from basicsr.engine.runtime import NetworkRuntime, PrecisionName
 from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
@@ -64,6 +65,7 @@ class DCR(KDTerm):
             ``[-1,1]`` is what VQGANs are trained on.
         num_neg: Degraded copies; with the input itself there is one negative more.
         history_source: What the history network follows: the student's average (release) or the student (paper).
+        history_precision: What the history network computes in; see :class:`~basicsr.engine.runtime.NetworkRuntime`.
         update_decay: ``history = update_decay · history + (1 − update_decay) · source`` at an update.
         step: Iterations between updates, for each 100,000 iterations of the training; the last holds on.
         gaussian_blur_prob: See :class:`~basicsr.distill.negatives.Degradation`, as the three that follow.
@@ -81,6 +83,7 @@ class DCR(KDTerm):
         input_range: InputRange = "[0,1]",
         num_neg: int = 4,
         history_source: Literal["ema", "student"] = "ema",
+        history_precision: PrecisionName = "fp32",
         update_decay: float = 0.1,
         step: Sequence[int] = (1000, 2000, 3000),
         gaussian_blur_prob: float = 0.0,
@@ -98,6 +101,7 @@ class DCR(KDTerm):
         self.input_range = input_range
         self.num_neg = num_neg
         self.history_source = history_source
+        self.history_runtime = NetworkRuntime(history_precision)
         self.update_decay = update_decay
         self.step = list(step)
         self.degrade = Degradation(gaussian_blur_prob, resize_prob, gaussian_noise_prob, gray_noise_prob)
@@ -143,7 +147,7 @@ class DCR(KDTerm):
     @torch.no_grad()
     def negatives(self, lq: Tensor) -> Tensor:
         """The history network's outputs for the input and its degraded copies, ``((1 + num_neg)·B, C, H, W)``."""
-        return self.history(torch.cat([lq, *(self.degrade(lq) for _ in range(self.num_neg))]))
+        return self.history_runtime.run(self.history, torch.cat([lq, *(self.degrade(lq) for _ in range(self.num_neg))]))
 
     def forward(self, ctx: KDContext) -> Tensor:
         student, teacher, negatives = (
