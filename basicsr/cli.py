@@ -65,7 +65,32 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--data", action="store_true", help="also require that data folders and weights exist")
     check.add_argument("--force_yml", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     check.set_defaults(run=run_check)
+
+    upscale = commands.add_parser("upscale", help="run a network over an image or a folder of images")
+    upscale.add_argument("-i", "--input", required=True, metavar="PATH", help="an image, or a folder of images")
+    upscale.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder for the results, PNG files")
+    network = upscale.add_mutually_exclusive_group(required=True)
+    network.add_argument("--opt", metavar="FILE", help="an option file: its network_g, and its rules in val")
+    network.add_argument("--arch", metavar="YAML", help="the network, such as '{type: IMDN, upscale: 2}'")
+    upscale.add_argument("--weights", metavar="FILE", help="weights, a path or URL; by default the option file's")
+    upscale.add_argument("--param_key", metavar="KEY", help="which of the file's state dicts (default: params_ema)")
+    upscale.add_argument("--imports", nargs="+", default=[], metavar="MODULE", help="import your own modules first")
+    upscale.add_argument(
+        "--tile", type=_tile, metavar="N", help="side of a tile in pixels; 0 for none; auto (default): as memory allows"
+    )
+    upscale.add_argument("--tile_overlap", type=int, metavar="N", help="pixels that tiles share (default: 32)")
+    upscale.add_argument("--self_ensemble", action="store_true", help="average over the 8 flips and rotations")
+    upscale.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
+    upscale.add_argument("--suffix", default="", help="added to the names of the results")
+    upscale.add_argument("--overwrite", action="store_true", help="replace results that exist; else they are kept")
+    upscale.set_defaults(run=run_upscale)
     return parser
+
+
+def _tile(text: str) -> int | str:
+    if text == "auto" or text.isdecimal():
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"must be a number of pixels, 0 for none, or auto, not '{text}'")
 
 
 def run_doctor(args: argparse.Namespace) -> int:
@@ -132,6 +157,13 @@ def run_check(args: argparse.Namespace) -> int:
         else:
             print(f"{file}: ok" + "".join(f"\n  note: {notice}" for notice in notices))
     return 1 if failed else 0
+
+
+def run_upscale(args: argparse.Namespace) -> int:
+    """Restore images with a network."""
+    from basicsr.upscale import run
+
+    return run(args)
 
 
 def _registries() -> dict[str, Any]:

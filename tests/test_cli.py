@@ -66,8 +66,8 @@ def test_check(tmp_path, capsys):
     assert f"{good}: ok" in out
     assert main(["check", str(good), "--data"]) == 1
     assert "does not exist" in capsys.readouterr().out
-    assert main(["check", str(good), "--force_yml", "network_g:upscale=4"]) == 0
-    assert "note: network_g.upscale (--force_yml): is 4 while the scale is 2" in capsys.readouterr().out
+    assert main(["check", str(good), "--force_yml", "path:strict_load_d=true"]) == 0
+    assert "note: path.strict_load_d (--force_yml): has no effect" in capsys.readouterr().out
 
 
 def test_doctor(capsys):

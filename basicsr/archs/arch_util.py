@@ -21,6 +21,7 @@ __all__ = [
     "flow_warp",
     "make_layer",
     "pad_to_multiple",
+    "pad_to_size",
     "pixel_unshuffle",
     "rgb_mean_buffer",
     "to_1tuple",
@@ -187,18 +188,25 @@ def pixel_unshuffle(x: Tensor, scale: int) -> Tensor:
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Reflect-pad (B, C, H, W) at the bottom and right until both sides are multiples of ``multiple``.
 
+    For sides too short for one reflection see :func:`pad_to_size`.
+    """
+    height, width = x.shape[-2:]
+    return pad_to_size(x, math.ceil(height / multiple) * multiple, math.ceil(width / multiple) * multiple)
+
+
+def pad_to_size(x: Tensor, height: int, width: int) -> Tensor:
+    """Reflect-pad (B, C, H, W) at the bottom and right to ``height × width``, which is no smaller.
+
     A side too short for one reflection is reflected again and again, as ``numpy.pad`` does; a side of one pixel is
     repeated.
     """
-    height, width = x.shape[-2:]
-    target_height, target_width = math.ceil(height / multiple) * multiple, math.ceil(width / multiple) * multiple
-    while x.shape[-2] < target_height or x.shape[-1] < target_width:
-        height, width = x.shape[-2:]
-        mode = "reflect" if min(height, width) > 1 else "replicate"
-        step_down = min(target_height - height, max(height - 1, 1))
-        step_right = min(target_width - width, max(width - 1, 1))
+    while x.shape[-2] < height or x.shape[-1] < width:
+        own_height, own_width = x.shape[-2:]
+        mode = "reflect" if min(own_height, own_width) > 1 else "replicate"
+        step_down = min(height - own_height, max(own_height - 1, 1))
+        step_right = min(width - own_width, max(own_width - 1, 1))
         if mode == "replicate":  # only the one-pixel side, so that the other is still reflected
-            step_down, step_right = (step_down, 0) if height == 1 else (0, step_right)
+            step_down, step_right = (step_down, 0) if own_height == 1 else (0, step_right)
         x = F.pad(x, (0, step_right, 0, step_down), mode=mode)
     return x
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .arch_util import default_init_weights, make_layer, pixel_unshuffle
+from .size_requirement import SizeRequirement
 
 
 class ResidualDenseBlock(nn.Module):
@@ -87,6 +88,7 @@ class RRDBNet(nn.Module):
             raise ValueError(f"RRDBNet's `scale` must be 1, 2 or 4, not {scale}.")
         self.scale = scale
         self.unshuffle = 4 // scale
+        self.size_requirement = SizeRequirement(multiple_of=self.unshuffle)
         self.conv_first = nn.Conv2d(num_in_ch * self.unshuffle**2, num_feat, 3, 1, 1)
         self.body = make_layer(RRDB, num_block, num_feat=num_feat, num_grow_ch=num_grow_ch)
         self.conv_body = nn.Conv2d(num_feat, num_feat, 3, 1, 1)

@@ -21,6 +21,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .arch_util import Upsample, pad_to_multiple, to_2tuple, trunc_normal_
 from .attention import shift_mask
+from .size_requirement import SizeRequirement
 from .swin_block import SwinTransformerBlock
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -181,6 +182,7 @@ class SwinIR(nn.Module):
             raise ValueError(
                 f"SwinIR's `img_size` {self.img_size} must be a multiple of its `window_size` {window_size}."
             )
+        self.size_requirement = SizeRequirement(multiple_of=self.window_size)  # so that tiles start where windows do
         mean = torch.tensor(RGB_MEAN if in_chans == 3 else (0.0,)).view(1, -1, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
 

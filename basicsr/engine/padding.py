@@ -1,26 +1,29 @@
-"""Feeding a network whose input must be a multiple of something."""
+"""Feeding a network that does not accept every size."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Callable
 
-from basicsr.archs.arch_util import pad_to_multiple
+from torch import Tensor
+
+from basicsr.archs.arch_util import pad_to_size
+from basicsr.archs.size_requirement import SizeRequirement
 
 
-def run_padded(net: nn.Module, lq: Tensor, multiple: int) -> Tensor:
-    """``net(lq)`` with ``lq`` reflect-padded to a multiple and the result cropped back.
+def run_padded(net: Callable[[Tensor], Tensor], lq: Tensor, requirement: SizeRequirement) -> Tensor:
+    """``net(lq)`` with ``lq`` reflect-padded at the bottom and right, and the result cropped back.
 
     The scale of the network is read off its output, so the same call serves restoration and super-resolution.
 
     Args:
-        net: The network.
+        net: The network, or what runs it.
         lq: ``(B, C, h, w)``.
-        multiple: What both sides of its input must be a multiple of; 1 for anything.
+        requirement: What its input's size must meet.
     """
-    if multiple <= 1:
-        return net(lq)
-    padded = pad_to_multiple(lq, multiple)
+    padded = pad_to_size(lq, *requirement.padded(*lq.shape[-2:]))
     output = net(padded)
+    if padded.shape == lq.shape:
+        return output
     height = lq.shape[-2] * output.shape[-2] // padded.shape[-2]
     width = lq.shape[-1] * output.shape[-1] // padded.shape[-1]
     return output[..., :height, :width]
