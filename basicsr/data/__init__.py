@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -58,8 +58,8 @@ def build_dataloader(
     Args:
         dataset: The dataset; the loader's ``dataset`` wraps it and has its attributes.
         dataset_opt: ``phase`` (train, val or test) and, for training, ``batch_size_per_gpu`` and
-            ``num_worker_per_gpu``; on request ``pin_memory``, ``persistent_workers``, ``prefetch_mode`` and
-            ``num_prefetch_queue``.
+            ``num_worker_per_gpu``; on request ``prefetch_mode`` and ``num_prefetch_queue``. ``pin_memory`` (where
+            there is a GPU) and ``persistent_workers`` are on unless switched off.
         num_gpu: GPUs served by this process; for training without ``dist`` batch and workers are multiplied by it.
         dist: Whether each GPU has a process of its own.
         sampler: The order of training; an evaluation set is always gone through in its own order, one by one.
@@ -86,7 +86,8 @@ def build_dataloader(
     num_workers = dataset_opt["num_worker_per_gpu"] * multiplier
     _check_epoch_fills_a_batch(dataset if sampler is None else sampler, batch_size, dataset_opt)
     arguments = {
-        "dataset": SeededDataset(dataset, seed or 0),
+        "dataset": SeededDataset(dataset, seed or 0, whole_batches=True),
+        "collate_fn": _collate,
         "batch_size": batch_size,
         "shuffle": sampler is None,
         "sampler": sampler,
@@ -95,7 +96,7 @@ def build_dataloader(
         "generator": generator,
         "worker_init_fn": _init_worker,
         "pin_memory": _pin_memory(dataset_opt),
-        "persistent_workers": bool(dataset_opt.get("persistent_workers")) and num_workers > 0,
+        "persistent_workers": dataset_opt.get("persistent_workers", True) and num_workers > 0,
     }
     if dataset_opt.get("prefetch_mode") != "cpu":
         return DataLoader(**arguments)
@@ -107,7 +108,12 @@ def build_dataloader(
 
 
 def _pin_memory(dataset_opt: dict[str, Any]) -> bool:
-    return bool(dataset_opt.get("pin_memory")) and torch.cuda.is_available()
+    return dataset_opt.get("pin_memory", True) and torch.cuda.is_available()
+
+
+def _collate(samples: Any) -> Any:
+    """Make a batch of samples, unless the dataset has made one itself."""
+    return default_collate(samples) if isinstance(samples, list) else samples
 
 
 def _check_epoch_fills_a_batch(epoch: Any, batch_size: int, dataset_opt: dict[str, Any]) -> None:

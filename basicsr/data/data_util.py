@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from basicsr.utils.misc import scandir
 
+from .memmap_images import is_memmap, read_index
+
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _NAMED_IN_ERRORS = 5
@@ -68,9 +70,24 @@ def image_names(folder: str, recursive: bool = False) -> list[str]:
     return names
 
 
+def stored_names(folder: str, recursive: bool = False) -> list[str]:
+    """The images of a folder of files, or of decoded ones: sorted paths relative to it with forward slashes.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no image, or is damaged decoded storage.
+    """
+    if not is_memmap(folder):
+        return image_names(folder, recursive)
+    names = [image.name for image in read_index(folder).images if recursive or "/" not in image.name]
+    if not names:
+        raise ValueError(f"{folder} holds no images but those of sub-folders; name them in a meta_info_file")
+    return names
+
+
 def paths_from_folder(folder: str) -> list[str]:
     """Paths of the images of a folder, sorted."""
-    return [os.path.join(folder, name) for name in image_names(folder)]
+    return [os.path.join(folder, name) for name in stored_names(folder)]
 
 
 def paths_from_meta_info_file(folder: str, meta_info_file: str) -> list[str]:
@@ -80,7 +97,7 @@ def paths_from_meta_info_file(folder: str, meta_info_file: str) -> list[str]:
         ValueError: If the folder lacks some of them.
     """
     names = [line.name for line in read_meta_info(meta_info_file)]
-    present = image_names(folder, recursive=any("/" in name for name in names))
+    present = stored_names(folder, recursive=any("/" in name for name in names))
     _refuse_missing(names, present, f"{folder} lacks images listed in {meta_info_file}")
     return [os.path.join(folder, name) for name in names]
 
@@ -140,11 +157,11 @@ def paired_paths_from_meta_info_file(
     gt_names = [line.name for line in read_meta_info(meta_info_file)]
     recursive = any("/" in name for name in gt_names)
     _refuse_missing(
-        gt_names, image_names(gt_folder, recursive), f"{gt_folder} lacks {gt_role} images listed in {meta_info_file}"
+        gt_names, stored_names(gt_folder, recursive), f"{gt_folder} lacks {gt_role} images listed in {meta_info_file}"
     )
     lq_names = _partners(
         gt_names,
-        image_names(lq_folder, recursive),
+        stored_names(lq_folder, recursive),
         filename_tmpl,
         f"{lq_folder} lacks the {lq_role} (filename_tmpl '{filename_tmpl}') of images listed in {meta_info_file}",
     )
@@ -161,7 +178,7 @@ def paired_paths_from_folder(folders: list[str], keys: list[str], filename_tmpl:
         ValueError: If an image of either folder lacks its partner.
     """
     (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
-    gt_names, present = image_names(gt_folder), image_names(lq_folder)
+    gt_names, present = stored_names(gt_folder), stored_names(lq_folder)
     lq, gt = f"the {lq_role} (filename_tmpl '{filename_tmpl}')", f"the {gt_role} (filename_tmpl '{filename_tmpl}')"
     lq_names = _partners(gt_names, present, filename_tmpl, f"{lq_folder} lacks {lq} of images in {gt_folder}")
     _refuse_missing(present, lq_names, f"{gt_folder} lacks {gt} of images in {lq_folder}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -41,35 +41,67 @@ class SeededDataset(Dataset):
     Before a sample is read, the generators of ``random``, NumPy and PyTorch (on the CPU) are seeded for it. Where this
     happens in the training process itself, they are put back afterwards.
 
+    A dataset may have, beside ``__getitem__``, a faster ``read_batch(indices, size)``, which returns the samples as a
+    batch. It goes through ``indices`` once and draws from ``random`` alone, which is seeded for a sample when its index
+    is taken. A subclass that overrides ``__getitem__`` only is read through that.
+
     Args:
         dataset: Any dataset with integer indices. Its attributes are reachable through this one.
         seed: The run's seed.
         seed_plain_index: What to do with an index that is not a :class:`SampleIndex`: seed with the index itself, so
             that a sample is the same every time, or leave the generators as they are.
+        whole_batches: Whether to use the dataset's ``read_batch``, if it has one.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, seed_plain_index: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset, seed: int, seed_plain_index: bool = False, whole_batches: bool = False
+    ) -> None:
         self.dataset = dataset
         self.seed = seed
         self.seed_plain_index = seed_plain_index
+        self._whole_batches = whole_batches and _reads_batches(type(dataset))
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
+        with self._undisturbed(index, _preserved_generators):
+            return self._sample(index)
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """What a loader asks for: the samples, or the batch of them that the dataset makes."""
+        if self._whole_batches:
+            with self._undisturbed(indices[0], _preserved_random):
+                return self.dataset.read_batch(self._seeding(indices), len(indices))  # type: ignore[attr-defined]
+        with self._undisturbed(indices[0], _preserved_generators):
+            return [self._sample(index) for index in indices]
+
+    def _sample(self, index: int) -> Any:
+        seed = self._seed_of(index)
+        if seed is not None:
+            random.seed(seed)
+            np.random.seed((seed & 0xFFFFFFFF, seed >> 32))
+            # torch.manual_seed would seed the generators of the GPUs as well, which belong to the training.
+            torch.default_generator.manual_seed(seed)
+        return self.dataset[index if seed is None else int(index)]
+
+    def _seeding(self, indices: list[int]) -> Iterator[int]:
+        for index in indices:
+            seed = self._seed_of(index)
+            if seed is not None:
+                random.seed(seed)
+            yield index
+
+    def _seed_of(self, index: int) -> int | None:
         if isinstance(index, SampleIndex):
-            epoch, position = index.epoch, index.position
-        elif self.seed_plain_index:
-            epoch, position = 0, int(index)
-        else:
-            return self.dataset[index]
-        seed = mix_seed(self.seed, epoch, position)
-        if get_worker_info() is not None:
-            _seed_generators(seed)
-            return self.dataset[int(index)]
-        with _preserved_generators():
-            _seed_generators(seed)
-            return self.dataset[int(index)]
+            return mix_seed(self.seed, index.epoch, index.position)
+        return mix_seed(self.seed, 0, int(index)) if self.seed_plain_index else None
+
+    def _undisturbed(
+        self, index: int, preserved: Callable[[], AbstractContextManager[None]]
+    ) -> AbstractContextManager[None]:
+        """Where generators are seeded that others use: a worker has them to itself, and without seeding they go on."""
+        return nullcontext() if get_worker_info() is not None or self._seed_of(index) is None else preserved()
 
     def __getattr__(self, name: str) -> Any:
         # Special methods stay out: a wrapped __getitems__ would go past the seeding, and unpickling asks for some
@@ -85,19 +117,31 @@ def mix_seed(*values: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _seed_generators(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed((seed & 0xFFFFFFFF, seed >> 32))
-    # torch.manual_seed would seed the generators of the GPUs as well, which belong to the training.
-    torch.default_generator.manual_seed(seed)
+def _reads_batches(kind: type) -> bool:
+    """Whether a dataset class has a ``read_batch`` that knows of its ``__getitem__``, and not of an overridden one."""
+    for parent in kind.__mro__:
+        if "read_batch" in vars(parent):
+            return True
+        if "__getitem__" in vars(parent):
+            return False
+    return False
+
+
+@contextmanager
+def _preserved_random() -> Iterator[None]:
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 @contextmanager
 def _preserved_generators() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+    states = np.random.get_state(), torch.get_rng_state()
+    with _preserved_random():
+        try:
+            yield
+        finally:
+            np.random.set_state(states[0])
+            torch.set_rng_state(states[1])

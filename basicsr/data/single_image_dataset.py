@@ -7,13 +7,11 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from basicsr.utils import option_schema
-from basicsr.utils.color_util import bgr2ycbcr
-from basicsr.utils.img_util import img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from .data_util import paths_from_folder, paths_from_lmdb, paths_from_meta_info_file
 from .storage import ImageStorage
-from .transforms import normalize
+from .to_tensor import ToTensor
 
 
 @DATASET_REGISTRY.register()
@@ -21,7 +19,7 @@ class SingleImageDataset(Dataset):
     """Whole LQ images, to run a network on.
 
     They come from the database with ``io_backend: {type: lmdb}``, else from ``meta_info_file`` where it is given, else
-    from the folder.
+    from the folder (of files, or of decoded images with ``io_backend: {type: memmap}``).
 
     Args:
         opt: The dataset's section; see :class:`Options`.
@@ -33,9 +31,9 @@ class SingleImageDataset(Dataset):
 
     class Options(option_schema.DatasetOptions):
         dataroot_lq: str
-        """Folder, or LMDB, of the images."""
+        """Folder, LMDB or decoded storage of the images."""
         meta_info_file: str | None = None
-        """Lists the images to use, with disk storage; all of the folder when absent."""
+        """Lists the images to use, but not with LMDB; all of the folder when absent."""
         color: Literal["y", "n"] | None = None
         """`y`: luma (BT.601, 16-235) as the only channel; RGB for `n` or when absent."""
 
@@ -43,6 +41,7 @@ class SingleImageDataset(Dataset):
         self.opt = opt
         folder = opt["dataroot_lq"]
         self._storage = ImageStorage(opt.get("io_backend"), {"lq": folder})
+        self._to_tensor = ToTensor(opt)
         if (opt.get("io_backend") or {}).get("type") == "lmdb":
             self.paths = paths_from_lmdb(folder)
         elif opt.get("meta_info_file"):
@@ -63,8 +62,4 @@ class SingleImageDataset(Dataset):
             ValueError: If the image is damaged; the message names it.
         """
         path = self.paths[index]
-        img = self._storage.read(path, "lq")
-        if self.opt.get("color") == "y":
-            img = bgr2ycbcr(img, y_only=True)
-        lq = normalize(img2tensor(img), self.opt.get("mean"), self.opt.get("std"))
-        return {"lq": lq, "lq_path": self._storage.file_name(path)}
+        return {"lq": self._to_tensor(self._storage.read(path, "lq")), "lq_path": self._storage.file_name(path)}

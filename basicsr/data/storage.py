@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
+import cv2
 import numpy as np
 
+from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.file_client import FileClient
-from basicsr.utils.img_util import imfrombytes
+from basicsr.utils.img_util import decode_image
+
+from .data_util import image_names
+from .memmap_images import Index, MemmapImages, is_memmap
+
+BACKENDS = ("disk", "lmdb", "memmap")
 
 
 class ImageStorage:
-    """Reads images from files, or from LMDB databases.
+    """Reads images from files, from LMDB databases, or from decoded storage.
 
     Args:
-        io_backend: ``{type: disk}`` (also when None) or ``{type: lmdb}``, with the backend's options.
-        folders: The role of the images (``lq``, ``gt``) → folder or database.
+        io_backend: ``{type: disk}`` (also when None), ``{type: lmdb}`` or ``{type: memmap}``, with the backend's
+            options.
+        folders: The role of the images (``lq``, ``gt``) → folder, database or storage.
 
     Raises:
-        ValueError: If there is no such backend, or it has no such option.
+        ValueError: If there is no such backend, it has no such option, or a folder is of another backend; for
+            ``memmap`` also if the storage is damaged.
+        FileNotFoundError: If there is no such decoded storage.
     """
 
     def __init__(self, io_backend: dict[str, Any] | None, folders: dict[str, str]) -> None:
         options = dict(io_backend or {})
         self._backend = options.pop("type", "disk")
         self._folders = folders
+        self._prefixes = {role: os.path.join(folder, "") for role, folder in folders.items()}
+        if self._backend not in BACKENDS:
+            raise ValueError(f"unknown storage '{self._backend}': io_backend.type is one of {', '.join(BACKENDS)}")
         if self._backend == "lmdb":
             options |= {"db_paths": list(folders.values()), "client_keys": list(folders)}
         try:
-            self._client = FileClient(self._backend, **options)
+            if self._backend == "memmap":
+                self._decoded = {role: MemmapImages(folder, **options) for role, folder in folders.items()}
+            else:
+                self._client = FileClient(self._backend, **options)
         except TypeError as error:
             raise ValueError(
                 f"io_backend of type '{self._backend}' cannot have the options {options}: {error}"
             ) from None
+        for role, folder in folders.items():
+            if self._backend == "memmap" and get_dist_info()[0] == 0:
+                _warn_if_stale(folder, self._decoded[role].index)
+            if self._backend == "disk" and is_memmap(folder):
+                raise ValueError(f"{folder} holds decoded images; read it with io_backend: {{type: memmap}}")
 
     def read(self, path: str, role: str) -> np.ndarray:
-        """An image ``(H, W, 3)``, BGR, float32 in [0, 1].
+        """An image ``(H, W, 3)``, BGR, in the type and range of its file: uint8, uint16 or float32.
+
+        From decoded storage it is a read-only view of the mapped file: only what is used of it is read.
 
         Args:
             path: Its path; in an LMDB its key.
@@ -44,12 +68,14 @@ class ImageStorage:
 
         Raises:
             OSError: If the file does not exist or cannot be read.
-            KeyError: If the LMDB has no such key.
+            KeyError: If the LMDB or the decoded storage has no such image.
             ValueError: If it is not a whole image. All messages name the file.
         """
+        if self._backend == "memmap":
+            return self._decoded[role].image(path.removeprefix(self._prefixes[role]))
         content = self._client.get(path, role)
         try:
-            return imfrombytes(content, float32=True)
+            return decode(content)
         except ValueError as error:
             where = os.path.join(self._folders[role], path) if self._backend == "lmdb" else path
             raise ValueError(f"cannot read the {role} image {where}: {error}") from None
@@ -57,3 +83,27 @@ class ImageStorage:
     def file_name(self, path: str) -> str:
         """The path with an extension: an LMDB's key has none, and a dot in it must not be taken for one."""
         return f"{path}.png" if self._backend == "lmdb" else path
+
+
+def _warn_if_stale(folder: str, index: Index) -> None:
+    """Say so if the image files, where they are still kept, are not those that were decoded."""
+    try:
+        names = image_names(index.source, recursive=True)
+    except (OSError, ValueError):
+        return
+    if differences := index.differences(index.source, names):
+        logging.getLogger("basicsr").warning(
+            f"{folder} is not what {index.source} holds now: {', '.join(differences)}. The stored images are used; to "
+            "take the present ones, remove it and make it anew with scripts/data_preparation/create_memmap.py."
+        )
+
+
+def decode(content: bytes) -> np.ndarray:
+    """Decode an image file as datasets see it: ``(H, W, 3)``, BGR, turned by its EXIF orientation, alpha left out.
+
+    Divided by the largest value of its type it is what ``imfrombytes(content, float32=True)`` gives.
+
+    Raises:
+        ValueError: If the bytes are not a complete image.
+    """
+    return decode_image(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -91,6 +91,27 @@ def _one_or_all(items: list[Any]) -> Any:
     return items[0] if len(items) == 1 else items
 
 
+class Symmetry(NamedTuple):
+    """One of the eight symmetries of the square: flips, then a transposition."""
+
+    hflip: bool
+    vflip: bool
+    transpose: bool
+
+    @classmethod
+    def draw(cls, hflip: bool, rotation: bool) -> Symmetry:
+        """Draw one at random: a horizontal flip, and a vertical flip and a transposition, each with probability 1/2."""
+        return cls(
+            hflip and random.random() < 0.5, rotation and random.random() < 0.5, rotation and random.random() < 0.5
+        )
+
+    def view(self, img: np.ndarray) -> np.ndarray:
+        """The image ``(H, W)`` or ``(H, W, C)``, turned; a view."""
+        img = img[:, ::-1] if self.hflip else img
+        img = img[::-1] if self.vflip else img
+        return img.swapaxes(0, 1) if self.transpose else img
+
+
 def augment(
     imgs: np.ndarray | list[np.ndarray],
     hflip: bool = True,
@@ -112,23 +133,20 @@ def augment(
         The images, a list if there are several; with flows (images, flows); with ``return_status``
         (images, (flipped horizontally, flipped vertically, transposed)).
     """
-    hflip = hflip and random.random() < 0.5
-    vflip = rotation and random.random() < 0.5
-    transpose = rotation and random.random() < 0.5
+    symmetry = Symmetry.draw(hflip, rotation)
 
     def turn(img: np.ndarray) -> np.ndarray:
-        img = img[:, ::-1] if hflip else img
-        img = img[::-1] if vflip else img
-        return np.ascontiguousarray(img.swapaxes(0, 1) if transpose else img)
+        return np.ascontiguousarray(symmetry.view(img))
 
     def turn_flow(flow: np.ndarray) -> np.ndarray:
-        flow = turn(flow) * np.array([-1 if hflip else 1, -1 if vflip else 1], dtype=flow.dtype)
-        return flow[..., ::-1].copy() if transpose else flow
+        signs = np.array([-1 if symmetry.hflip else 1, -1 if symmetry.vflip else 1], dtype=flow.dtype)
+        flow = turn(flow) * signs
+        return flow[..., ::-1].copy() if symmetry.transpose else flow
 
     turned = _one_or_all([turn(img) for img in (imgs if isinstance(imgs, list) else [imgs])])
     if flows is not None:
         return turned, _one_or_all([turn_flow(flow) for flow in (flows if isinstance(flows, list) else [flows])])
-    return (turned, (hflip, vflip, transpose)) if return_status else turned
+    return (turned, tuple(symmetry)) if return_status else turned
 
 
 def img_rotate(

@@ -1,6 +1,6 @@
 """Count the training patches that the loader gives per second, and print a Markdown table.
 
-    python scripts/benchmark/loader.py [--reference FOLDER] [--seconds 3] [--rounds 3] [--data FOLDER]
+    python scripts/benchmark/loader.py [--reference FOLDER] [--seconds 3] [--rounds 3] [--cpu-time]
 
 The images are photographs bundled with scikit-image, cut into 480×480 sub-images, and their ×2 LR; a patch is a GT crop
 of 96×96, randomly turned, and its LR crop, as float32 in batches of 16. ``--reference`` names a folder that holds the
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -83,32 +83,34 @@ def build_loader(folder: str, storage: str, workers: int) -> Iterable:
     return build_dataloader(dataset, opt, num_gpu=1, dist=False, sampler=EnlargedSampler(dataset, 1, 0, 5000), seed=0)
 
 
-def patches_per_second(loader: Iterable, workers: int, seconds: float) -> float:
+def patches_per_second(loader: Iterable, workers: int, seconds: float, clock: Callable[[], float]) -> float:
     batches = iter(loader)
     for _ in range(2 + 4 * workers):  # until what workers had read ahead is used up
         next(batches)
-    start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
+    start, count = clock(), 0
+    while (elapsed := clock() - start) < seconds:
         assert next(batches)["gt"].shape == (BATCH, 3, GT_SIZE, GT_SIZE)
         count += BATCH
     return count / elapsed
 
 
-def measure(folder: str, storages: list[str], seconds: float) -> dict[str, float]:
+def measure(folder: str, storages: list[str], seconds: float, cpu_time: bool) -> dict[str, float]:
     """Patches per second for each storage and number of workers."""
     import torch
 
     torch.set_num_threads(1)
+    clock = time.process_time if cpu_time else time.perf_counter
     return {
-        f"{storage} {workers}": patches_per_second(build_loader(folder, storage, workers), workers, seconds)
+        f"{storage} {workers}": patches_per_second(build_loader(folder, storage, workers), workers, seconds, clock)
         for storage in storages
-        for workers in WORKERS
+        for workers in ((0,) if cpu_time else WORKERS)
     }
 
 
 def measure_apart(options: argparse.Namespace, folder: str, *arguments: str) -> dict[str, float]:
     """The same in a process of its own."""
     command = [sys.executable, __file__, "--data", folder, "--seconds", str(options.seconds), *arguments]
+    command += ["--cpu-time"] if options.cpu_time else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -143,6 +145,9 @@ def main() -> None:
     parser.add_argument("--data", help="where to keep the images; a temporary folder by default")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each loader in a round (default 3)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="per second of CPU; for a busy machine, without workers"
+    )
     parser.add_argument("--measure", nargs="+", choices=list(ENDINGS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.reference and options.measure:
@@ -152,7 +157,7 @@ def main() -> None:
         import basicsr
 
         assert Path(basicsr.__file__).is_relative_to(Path(sys.path[0]).resolve()), basicsr.__file__
-        print(json.dumps(measure(options.data, options.measure, options.seconds)))
+        print(json.dumps(measure(options.data, options.measure, options.seconds, options.cpu_time)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.data or temporary

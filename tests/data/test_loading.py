@@ -189,6 +189,40 @@ def test_batch_and_workers_multiply_without_dist():
     assert build_dataloader(NoisyDataset(), _options(), num_gpu=0).batch_size == 2
 
 
+def test_workers_and_pinned_memory_by_default():
+    loader = build_dataloader(NoisyDataset(), _options(num_worker_per_gpu=1))
+    assert (loader.persistent_workers, loader.pin_memory) == (True, torch.cuda.is_available())
+    off = _options(num_worker_per_gpu=1, persistent_workers=False, pin_memory=False)
+    loader = build_dataloader(NoisyDataset(), off)
+    assert (loader.persistent_workers, loader.pin_memory) == (False, False)
+    assert not build_dataloader(NoisyDataset(), _options()).persistent_workers
+
+
+def test_a_dataset_may_read_whole_batches():
+    class Batched(NoisyDataset):
+        def __getitem__(self, index):
+            return {"index": index, "draw": random.random()}
+
+        def read_batch(self, indices, size):
+            samples = [self[index] for index in indices]
+            assert len(samples) == size
+            return {key: torch.tensor([sample[key] for sample in samples]) for key in samples[0]} | {"whole": True}
+
+    class Overridden(Batched):
+        def __getitem__(self, index):
+            return super().__getitem__(index)
+
+    def run(dataset, **changes):
+        loader = build_dataloader(dataset, _options(**changes), sampler=EnlargedSampler(dataset, 1, 0), seed=3)
+        return [(b["index"].tolist(), b["draw"].tolist(), "whole" in b) for b in loader]
+
+    expected = run(Batched())
+    assert all(whole for _, _, whole in expected) and len({draw for _, draws, _ in expected for draw in draws}) == 12
+    assert run(Batched(), num_worker_per_gpu=2) == expected
+    assert [(i, [np.float32(d) for d in ds]) for i, ds, _ in run(Overridden())] == [(i, ds) for i, ds, _ in expected]
+    assert not any(whole for _, _, whole in run(Overridden()))
+
+
 def test_an_epoch_smaller_than_a_batch_is_refused():
     sampler = EnlargedSampler(range(3), 1, 0)
     with pytest.raises(ValueError, match="noisy: an epoch has 3 samples.*batch of 8.*ratio to at least 3"):

@@ -1,0 +1,228 @@
+"""Decoded storage: all images of a folder, decoded, in one file that is mapped into memory.
+
+Nothing is decoded in training, a crop touches only its own rows, and all workers and ranks of a machine share one copy
+in the system's page cache. The storage is a folder ending in ``.memmap``:
+
+- ``pixels.bin``: the images one after the other, ``(H, W, 3)``, BGR, little-endian, each starting at a multiple of 64
+  bytes;
+- ``index.jsonl``: a line that describes the storage, with the checksum of the lines after it, then a line per image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import zlib
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from basicsr.utils.parallel import parallel_map
+
+SUFFIX = ".memmap"
+PIXELS_FILE = "pixels.bin"
+INDEX_FILE = "index.jsonl"
+VERSION = 1
+
+_HOW_TO_MAKE = "scripts/data_preparation/create_memmap.py makes one from a folder of images"
+_NAMED_IN_MESSAGES = 5
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """Where an image lies, and what it was made from.
+
+    Attributes:
+        name: The file's path relative to the folder, with forward slashes.
+        shape: (H, W, 3).
+        dtype: ``uint8``, ``uint16`` or ``float32``, as the file stores it.
+        offset: First byte.
+        source_size: Bytes of the image file.
+        source_mtime_ns: Its time of modification.
+        crc32: Checksum of the pixels; None while they are not stored.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    dtype: str
+    offset: int
+    source_size: int
+    source_mtime_ns: int
+    crc32: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Index:
+    """The content of an index file: the folder the images come from, and the images in the order of their names."""
+
+    source: str
+    images: list[StoredImage]
+
+    @classmethod
+    def read(cls, path: Path) -> Index:
+        """Read an index file.
+
+        Raises:
+            ValueError: If it is damaged, or of another version.
+        """
+        head_line, _, body = path.read_bytes().partition(b"\n")
+        try:
+            head = json.loads(head_line)
+            version, sha256, source = head["version"], head["sha256"], head["source"]
+        except (ValueError, LookupError, TypeError):
+            raise ValueError(f"{path} is damaged: its first line cannot be read; make {path.parent} anew") from None
+        if version != VERSION:
+            raise ValueError(
+                f"{path.parent} has version {version} of the format, and this release reads version {VERSION}; "
+                "make it anew with scripts/data_preparation/create_memmap.py"
+            )
+        if hashlib.sha256(body).hexdigest() != sha256:
+            raise ValueError(f"{path} is damaged: its checksum is wrong; make {path.parent} anew")
+        records = [json.loads(line) for line in body.splitlines()]
+        return cls(source, [StoredImage(**record | {"shape": tuple(record["shape"])}) for record in records])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file of pixels."""
+        return self.images[-1].offset + self.images[-1].nbytes
+
+    def write(self, path: Path) -> None:
+        body = "".join(json.dumps(asdict(image)) + "\n" for image in self.images).encode()
+        head = {"version": VERSION, "source": self.source, "sha256": hashlib.sha256(body).hexdigest()}
+        with open(path, "wb") as file:
+            file.write(json.dumps(head).encode() + b"\n" + body)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def differences(self, source: str, names: list[str]) -> list[str]:
+        """How image files differ from what was stored, in words.
+
+        Args:
+            source: A folder of image files.
+            names: Its images.
+        """
+        present, stored = set(names), {image.name for image in self.images}
+        changed = [
+            image.name
+            for image in self.images
+            if image.name in present and (image.source_size, image.source_mtime_ns) != stat_of(source, image.name)
+        ]
+        kinds = {"changed": changed, "new": sorted(present - stored), "gone": sorted(stored - present)}
+        return [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+
+
+def stat_of(folder: str, name: str) -> tuple[int, int]:
+    """Size and time of modification of an image file."""
+    stat = os.stat(os.path.join(folder, name))
+    return stat.st_size, stat.st_mtime_ns
+
+
+def is_memmap(folder: str) -> bool:
+    """Whether a folder is, by its name, decoded storage."""
+    return os.path.normpath(folder).endswith(SUFFIX)
+
+
+def read_index(folder: str) -> Index:
+    """The index of a storage, after checking that both files are whole. The pixels are not read.
+
+    Raises:
+        FileNotFoundError: If the folder is not there, or not decoded storage.
+        ValueError: If its name does not end in ``.memmap``, it was made by another version, or it is damaged.
+    """
+    if not is_memmap(folder):
+        raise ValueError(
+            f"the folder of decoded images ends in {SUFFIX}, and {folder} does not; for image files use type: disk"
+        )
+    path = Path(folder, INDEX_FILE)
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no decoded images: it has no {INDEX_FILE}; {_HOW_TO_MAKE}")
+    index = Index.read(path)
+    pixels = Path(folder, PIXELS_FILE)
+    size = pixels.stat().st_size if pixels.is_file() else 0
+    if size != index.nbytes:
+        raise ValueError(
+            f"{pixels} has {size} bytes and should have {index.nbytes}: it is incomplete or was replaced; "
+            f"make {folder} anew"
+        )
+    return index
+
+
+def verify_pixels(folder: str, index: Index, num_workers: int = 1) -> list[str]:
+    """Compare the pixels with their checksums, which reads the whole file.
+
+    Returns:
+        The names of the images that are damaged.
+    """
+    check = partial(checksum, path=os.path.join(folder, PIXELS_FILE))
+    results = parallel_map(check, index.images, num_workers, "checksums")
+    return [image.name for image, result in results if result != image.crc32]
+
+
+def checksum(image: StoredImage, path: str) -> int:
+    """The checksum of an image's bytes in a file of pixels."""
+    with open(path, "rb") as file:
+        file.seek(image.offset)
+        return zlib.crc32(file.read(image.nbytes))
+
+
+class MemmapImages:
+    """The images of a decoded storage, read-only.
+
+    The index is read at once; the pixels are mapped when first asked for, in each process that was not forked from one
+    that has done so.
+
+    Args:
+        folder: The storage, a folder ending in ``.memmap``.
+        verify: Whether to compare all pixels with their checksums first.
+
+    Raises:
+        FileNotFoundError: If there is no such storage.
+        ValueError: If it is damaged, or of another version.
+
+    Attributes:
+        index: What is stored.
+    """
+
+    def __init__(self, folder: str, verify: bool = False) -> None:
+        self._folder = folder
+        self.index = read_index(folder)
+        self._places = {
+            image.name: (image.shape, np.dtype(image.dtype).newbyteorder("<"), image.offset)
+            for image in self.index.images
+        }
+        self._pixels: mmap.mmap | None = None
+        if verify and (damaged := verify_pixels(folder, self.index)):
+            raise ValueError(f"{folder} is damaged: {len(damaged)} images ({_some(damaged)}); make it anew")
+
+    def image(self, name: str) -> np.ndarray:
+        """An image ``(H, W, 3)``, BGR, in the depth of its file: a view of the mapped file, of which nothing is read.
+
+        Raises:
+            KeyError: If there is no image of that name.
+        """
+        if name not in self._places:
+            raise KeyError(f"{self._folder} has no image '{name}'")
+        if self._pixels is None:
+            with open(os.path.join(self._folder, PIXELS_FILE), "rb") as file:
+                self._pixels = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        shape, dtype, offset = self._places[name]
+        return np.ndarray(shape, dtype, self._pixels, offset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is spawned maps the file itself.
+        return self.__dict__ | {"_pixels": None}
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED_IN_MESSAGES
+    return ", ".join(names[:_NAMED_IN_MESSAGES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,59 @@
+"""The last step of a sample: pixels as stored become a normalised float32 tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr.utils.color_util import bgr2ycbcr
+
+from .transforms import normalize
+
+# The largest value of each type of integer that image files hold. A dict, since to ask NumPy takes as long as a patch.
+_LARGEST = {np.dtype(kind).char: np.float32(np.iinfo(kind).max) for kind in ("u1", "i1", "u2", "i2", "i4")}
+
+
+class ToTensor:
+    """Turns images ``(H, W, 3)``, BGR, of any depth, into tensors ``(C, H, W)``.
+
+    A tensor is RGB in [0, 1], or luma alone, then normalised.
+
+    Args:
+        opt: The dataset's section: ``color`` (``y`` for luma), ``mean`` and ``std`` per channel.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self._luma = opt.get("color") == "y"
+        self._mean, self._std = opt.get("mean"), opt.get("std")
+        self.channels = 1 if self._luma else 3
+
+    def __call__(self, img: np.ndarray) -> torch.Tensor:
+        """The tensor of an image."""
+        out = np.empty((self.channels, *img.shape[:2]), np.float32)
+        self.write(img, out)
+        return torch.from_numpy(out)
+
+    def write(self, img: np.ndarray, out: np.ndarray) -> None:
+        """Write the tensor of an image into ``out`` (C, H, W), float32: a place in a batch.
+
+        Raises:
+            ValueError: If mean or std do not fit the channels.
+        """
+        if self._luma:
+            bgr = np.empty(img.shape, np.float32)
+            _write_unit_range(img, bgr)
+            out[0] = bgr2ycbcr(bgr, y_only=True)
+        else:
+            _write_unit_range(img.transpose(2, 0, 1)[::-1], out)
+        if self._mean is not None or self._std is not None:
+            out[...] = normalize(torch.from_numpy(out), self._mean, self._std).numpy()
+
+
+def _write_unit_range(img: np.ndarray, out: np.ndarray) -> None:
+    """Copy values, integers divided by the largest of their type; the division is exactly ``imfrombytes``'s."""
+    out[...] = img
+    largest = _LARGEST.get(img.dtype.char)
+    if largest is not None:
+        out /= largest
