@@ -7,26 +7,23 @@ if not __package__:  # run as a file: this checkout comes before any other basic
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from os import path as osp
+from typing import Any
 
 import torch.distributed as dist
+from torch.utils.data import DataLoader
 
 from basicsr.data import build_dataloader, build_dataset
+from basicsr.engine.launch import launch
+from basicsr.engine.peers import ending_together
 from basicsr.engine.report import markdown_table
 from basicsr.models import build_model
-from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.logger import get_env_info, get_root_logger
 from basicsr.utils.misc import get_time_str, make_exp_dirs
-from basicsr.utils.options import OptionError, dict2str, parse_options
-from basicsr.utils.paths import default_root
+from basicsr.utils.options import dict2str, parse_options
 
 
-def test_pipeline(root_path: str) -> None:
-    """Restore and measure every data set of the options.
-
-    Args:
-        root_path: The folder below which ``results`` lies.
-    """
-    opt, args = parse_options(root_path, is_train=False)
+def prepare_run(opt: dict, args: Any) -> None:
+    """Make the run's folders and log."""
     make_exp_dirs(opt)
     if opt["dist"]:
         dist.barrier()  # the folders exist from here on
@@ -36,33 +33,43 @@ def test_pipeline(root_path: str) -> None:
     for notice in args.notices:
         logger.warning(notice)
 
+
+def create_test_dataloaders(opt: dict) -> list[DataLoader]:
+    """The loaders of all data sets, in the order of their sections' names."""
     loaders = []
     for _, dataset_opt in sorted(opt["datasets"].items()):
         dataset = build_dataset(dataset_opt)
         loaders.append(build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], None, opt["manual_seed"]))
-        logger.info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
-    model = build_model(opt)
-    for loader in loaders:
-        logger.info(f"Testing {loader.dataset.opt['name']}...")
-        model.validation(loader, opt["name"], tb_logger=None, save_img=(opt.get("val") or {}).get("save_img", False))
-    if any(result.values for result in model.results.values()):
-        logger.info("Results\n" + markdown_table(list(model.results.values())) + "\n")
-    if opt["dist"]:
-        dist.barrier()
-        dist.destroy_process_group()
+        get_root_logger().info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
+    return loaders
+
+
+def test_pipeline(root_path: str) -> None:
+    """Restore and measure every data set of the options.
+
+    Args:
+        root_path: The folder below which ``results`` lies.
+    """
+    opt, args = parse_options(root_path, is_train=False)
+    with ending_together():
+        prepare_run(opt, args)
+        loaders = create_test_dataloaders(opt)
+        model = build_model(opt)
+        logger = get_root_logger()
+        for loader in loaders:
+            logger.info(f"Testing {loader.dataset.opt['name']}...")
+            save_img = (opt.get("val") or {}).get("save_img", False)
+            model.validation(loader, opt["name"], tb_logger=None, save_img=save_img)
+        if any(result.values for result in model.results.values()):
+            logger.info("Results\n" + markdown_table(list(model.results.values())) + "\n")
 
 
 test_pipeline.__test__ = False  # not a test, whatever pytest makes of the name
 
 
 def main() -> None:
-    """Run :func:`test_pipeline`; wrong options are told in sentences, without a traceback."""
-    try:
-        test_pipeline(default_root())
-    except OptionError as error:
-        if get_dist_info()[0] == 0:
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run :func:`test_pipeline` as a program."""
+    launch(test_pipeline)
 
 
 if __name__ == "__main__":

@@ -6,33 +6,27 @@ from pathlib import Path
 if not __package__:  # run as a file: this checkout comes before any other basicsr that may be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import datetime
 import math
-import time
+import os
 from os import path as osp
 from typing import Any
 
 import torch.distributed as dist
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
+from basicsr.engine.launch import launch
+from basicsr.engine.peers import ending_together
 from basicsr.engine.resume import find_resume_state
+from basicsr.engine.retention import BestKeeper
+from basicsr.engine.signals import StopSignals
+from basicsr.engine.training_loop import TrainingLoop
 from basicsr.models import build_model
-from basicsr.utils.dist_util import get_dist_info
-from basicsr.utils.logger import (
-    AvgTimer,
-    MessageLogger,
-    get_env_info,
-    get_root_logger,
-    init_tb_logger,
-    init_wandb_logger,
-)
-from basicsr.utils.misc import check_resume, get_time_str, make_exp_dirs, mkdir_and_rename
-from basicsr.utils.options import OptionError, copy_opt_file, dict2str, parse_options
-from basicsr.utils.paths import default_root
+from basicsr.utils.logger import get_env_info, get_root_logger, init_tb_logger, init_wandb_logger
+from basicsr.utils.misc import get_time_str, make_exp_dirs, mkdir_and_rename
+from basicsr.utils.options import copy_opt_file, dict2str, parse_options
 
 
 def init_tb_loggers(opt: dict) -> Any:
@@ -104,8 +98,9 @@ def prepare_run(opt: dict, args: Any) -> tuple[Any, dict | None]:
         make_exp_dirs(opt)
         if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
             mkdir_and_rename(osp.join(opt["root_path"], "tb_logger", opt["name"]))
-    else:
-        check_resume(opt, resume_state["iter"])
+    else:  # the state may be another run's, and this run's folder new
+        for key in ("experiments_root", "models", "training_states", "visualization"):
+            os.makedirs(opt["path"][key], exist_ok=True)
     if opt["dist"]:
         dist.barrier()  # the folders exist from here on
     copy_opt_file(args.opt, opt["path"]["experiments_root"])
@@ -122,87 +117,43 @@ def train_pipeline(root_path: str) -> None:
 
     Args:
         root_path: The folder below which ``experiments`` and ``tb_logger`` lie.
+
+    Raises:
+        SystemExit: With code 75 when SIGTERM or SIGINT stopped the run and it was saved; see docs/resume.md.
     """
     opt, args = parse_options(root_path, is_train=True)
     opt["root_path"] = root_path
-    tb_logger, resume_state = prepare_run(opt, args)
-    logger = get_root_logger()
-    train_loader, sampler, val_loaders, total_epochs, total_iters = create_train_val_dataloader(opt, logger)
-    model = build_model(opt)
-    start_epoch = current_iter = 0
-    if resume_state:
-        model.resume_training(resume_state)
-        start_epoch, current_iter = resume_state["epoch"], resume_state["iter"]
-        logger.info(f"Resuming training from epoch: {start_epoch}, iter: {current_iter}.")
-    batch_size = train_loader.batch_size
-    val = opt.get("val") or {}
-    val_freq = val.get("val_freq")
-    message_logger = MessageLogger(opt, current_iter + 1, tb_logger)
-    prefetcher = build_prefetcher(train_loader, opt, logger)
-
-    def validate() -> None:
-        for val_loader in val_loaders:
-            model.validation(val_loader, current_iter, tb_logger, val.get("save_img", False))
-
-    logger.info(f"Start training from epoch: {start_epoch}, iter: {current_iter}")
-    if resume_state and val_freq and current_iter % val_freq == 0:
-        validate()  # the state was saved before the validation of its iteration
-    data_timer, iter_timer = AvgTimer(), AvgTimer()
-    start_time = time.time()
-    bar = tqdm(total=total_iters, initial=current_iter, unit="it", disable=opt["rank"] != 0 or not sys.stderr.isatty())
-    epoch = start_epoch
-    while current_iter < total_iters:
-        sampler.set_epoch(epoch)
-        if resume_state and epoch == start_epoch and resume_state.get("sampler"):
-            sampler.set_position(resume_state["sampler"]["position"])
-        position = sampler.position
-        prefetcher.reset()
-        data_timer.start()
-        iter_timer.start()
-        while current_iter < total_iters and (train_data := prefetcher.next()) is not None:
-            data_timer.record()
-            current_iter += 1
-            position += batch_size
-            model.update_learning_rate(current_iter, warmup_iter=opt["train"].get("warmup_iter", -1))
-            model.feed_data(train_data)
-            model.optimize_parameters(current_iter)
-            iter_timer.record()
-            bar.update()
-            if current_iter % opt["logger"]["print_freq"] == 0:
-                log_vars = {"epoch": epoch, "iter": current_iter, "lrs": model.get_current_learning_rate()}
-                log_vars |= {"time": iter_timer.get_avg_time(), "data_time": data_timer.get_avg_time()}
-                message_logger({**log_vars, **model.get_current_log()})
-            if current_iter % opt["logger"]["save_checkpoint_freq"] == 0:
-                logger.info("Saving models and training states.")
-                model.sampler_state = {"position": position}
-                model.save(epoch, current_iter)
-            if val_freq and current_iter % val_freq == 0:
-                validate()
-            data_timer.start()
-            iter_timer.start()
-        epoch += 1
-    bar.close()
-
-    logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - start_time))}")
-    logger.info("Save the latest model.")
-    model.save(epoch=-1, current_iter=-1)
-    if val_freq and current_iter % val_freq != 0:
-        validate()
-    if tb_logger:
-        tb_logger.close()
-    if opt["dist"]:
-        dist.barrier()
-        dist.destroy_process_group()
+    best = BestKeeper(opt)
+    with ending_together():
+        tb_logger, resume_state = prepare_run(opt, args)
+        logger = get_root_logger()
+        train_loader, sampler, val_loaders, _, _ = create_train_val_dataloader(opt, logger)
+        model = build_model(opt)
+        if resume_state:
+            model.resume_training(resume_state)
+            logger.info(f"Resuming training from epoch: {resume_state['epoch']}, iter: {resume_state['iter']}.")
+        try:
+            with StopSignals() as signals:
+                TrainingLoop(
+                    opt,
+                    model,
+                    build_prefetcher(train_loader, opt, logger),
+                    sampler,
+                    train_loader.batch_size,
+                    val_loaders,
+                    tb_logger,
+                    best,
+                    signals,
+                    resume_state,
+                ).run()
+        finally:
+            if tb_logger:
+                tb_logger.close()
 
 
 def main() -> None:
-    """Run :func:`train_pipeline`; wrong options are told in sentences, without a traceback."""
-    try:
-        train_pipeline(default_root())
-    except OptionError as error:
-        if get_dist_info()[0] == 0:
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run :func:`train_pipeline` as a program."""
+    launch(train_pipeline)
 
 
 if __name__ == "__main__":

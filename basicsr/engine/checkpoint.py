@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from basicsr.utils.download_util import local_path
 
 PREFIXES = ("module.", "_orig_mod.")
+LEFTOVER = re.compile(r"\.(.+)\.\d+\.tmp")
 SIZE_MISMATCH = re.compile(
     r"size mismatch for (\S+): copying a param with shape torch\.Size\((.*?)\) from checkpoint, "
     r"the shape in current model is torch\.Size\((.*?)\)\."
@@ -39,19 +40,61 @@ def atomic_save(obj: Any, path: str | os.PathLike) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+        _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise OSError(f"{path} could not be written ({error}); a previous file of that name is untouched") from error
+        reason = _root_cause(error)
+        raise OSError(f"{path} could not be written ({reason}); a previous file of that name is untouched") from error
     finally:
         aside.unlink(missing_ok=True)
 
 
-def is_whole(path: str | os.PathLike) -> bool:
-    """True if the file exists and every record in it has its checksum; reads the whole file."""
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a loss of power, before anything that relies on it is deleted."""
+    if hasattr(os, "O_DIRECTORY"):  # a folder cannot be opened on Windows
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The error of the operating system behind torch's own, which says little about it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Delete the unfinished files that runs killed in :func:`atomic_save` have left in a folder."""
+    for file in Path(folder).glob(".*.tmp"):
+        if LEFTOVER.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def find_damage(path: str | os.PathLike) -> str | None:
+    """What is wrong with a file that :func:`atomic_save` wrote, as the end of a sentence; None if nothing is.
+
+    The whole file is read, to compare every record with its checksum, and then loaded: the two readers do not look
+    at the same parts of the file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError):
-        return False
+            is_whole = archive.testzip() is None
+    except FileNotFoundError:
+        return "is absent"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    except Exception:  # zipfile raises many kinds for a damaged file; all mean the same here
+        is_whole = False
+    if not is_whole:
+        return "is incomplete or damaged"
+    try:
+        load_file(path)
+    except ValueError as error:
+        return f"cannot be loaded: {error}"
+    return None
 
 
 def load_file(path: str | os.PathLike) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from torch.utils.data import DataLoader
 from basicsr.engine.checkpoint import atomic_save, cpu_state_dict, load_weights
 from basicsr.engine.ema import update_ema
 from basicsr.engine.evaluator import DatasetResult, evaluate
-from basicsr.engine.report import file_hash, write_report
+from basicsr.engine.report import run_facts, write_report
+from basicsr.engine.retention import keep_newest
 from basicsr.engine.rng import capture_rng, restore_rng
 from basicsr.utils.dist_util import get_dist_info, master_only
-from basicsr.utils.logger import get_env_info, get_root_logger
+from basicsr.utils.logger import get_root_logger
 
 from . import lr_scheduler
 
@@ -37,6 +37,8 @@ class BaseModel:
         optimizers, schedulers: All of them, in the order in which the training state keeps them.
         log_dict: The last iteration's scalars, still as tensors; :meth:`get_current_log` makes them numbers.
         sampler_state: Where the training data stands; the training loop sets it before :meth:`save`.
+        validation_due: Whether the iteration is still to be validated; likewise.
+        save_errors: Why files of the last :meth:`save` are missing; empty when all were written.
     """
 
     def __init__(self, opt: dict) -> None:
@@ -49,6 +51,8 @@ class BaseModel:
         self.sampler_state: dict[str, Any] | None = None
         self.results: dict[str, DatasetResult] = {}
         self.best_metric_results: dict[str, dict[str, dict[str, Any]]] = {}
+        self.validation_due = False
+        self.save_errors: list[str] = []
         self._saved_networks: list[str] = []
 
     # One iteration: a recipe defines these.
@@ -126,20 +130,13 @@ class BaseModel:
     def _visual_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
         folder = Path(self.opt["path"]["visualization"])
         if self.is_train:
-            return folder / name / f"{name}_{current_iter}.png"
+            return folder / name / f"{Path(name).name}_{current_iter}.png"
         suffix = (self.opt.get("val") or {}).get("suffix") or self.opt["name"]
         return folder / dataset_name / f"{name}_{suffix}.png"
 
     @master_only
     def _write_results(self, current_iter: int | str) -> None:
-        weights = self.opt["path"].get("pretrain_network_g")
-        facts: dict[str, Any] = {"name": self.opt["name"], "environment": get_env_info()}
-        if self.is_train:
-            facts["iteration"] = current_iter
-        elif weights:
-            facts["weights"] = weights
-            if os.path.isfile(weights):
-                facts["weights_sha256"] = file_hash(weights)
+        facts = run_facts(self.opt, current_iter if self.is_train else None)
         root = self.opt["path"]["experiments_root" if self.is_train else "results_root"]
         write_report(root, "validation" if self.is_train else "results", self.results.values(), facts)
 
@@ -275,15 +272,15 @@ class BaseModel:
         self,
         net: nn.Module | list[nn.Module],
         net_label: str,
-        current_iter: int,
+        current_iter: int | str,
         param_key: str | list[str] = "params",
     ) -> None:
-        """Write ``models/<net_label>_<iter>.pth`` (``latest`` for iteration −1).
+        """Write ``models/<net_label>_<iter>.pth``; what prevents it is kept in ``save_errors``.
 
         Args:
             net: The network, or several to be kept in one file.
             net_label: For instance ``net_g``.
-            current_iter: The iteration.
+            current_iter: The iteration; −1 for ``latest``, or another word for the file's name, such as ``best``.
             param_key: The key of each network in the file.
         """
         nets = net if isinstance(net, list) else [net]
@@ -291,8 +288,12 @@ class BaseModel:
         assert len(nets) == len(keys), "one key per network"
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
         states = {key: cpu_state_dict(self.get_bare_model(n)) for key, n in zip(keys, nets)}
-        atomic_save(states, Path(self.opt["path"]["models"]) / name)
-        self._saved_networks.append(name)
+        try:
+            atomic_save(states, Path(self.opt["path"]["models"]) / name)
+        except OSError as error:
+            self.save_errors.append(str(error))
+        else:
+            self._saved_networks.append(name)
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -303,12 +304,14 @@ class BaseModel:
         for sentence in load_weights(self.get_bare_model(net), load_path, strict, param_key):
             logger.warning(f"{load_path}: keys {sentence}")
 
-    def save_training_state(self, epoch: int, current_iter: int) -> None:
+    def save_training_state(self, epoch: int, current_iter: int | str) -> None:
         """Write ``training_states/<iter>.state``; every rank must call it, since each one's random state is kept.
 
-        It is written after the networks of the iteration and names them, so a state that exists is complete.
+        It is written after the networks of the iteration and names them, so a state that exists is complete. When one
+        of them could not be written, neither is the state. Older checkpoints go by ``logger.keep_last`` only after it.
         """
-        if current_iter == -1:
+        if not isinstance(current_iter, int) or current_iter == -1:
+            self._saved_networks.clear()
             return
         rank, world = get_dist_info()
         rng = [capture_rng()]
@@ -322,14 +325,35 @@ class BaseModel:
                 "iter": current_iter,
                 "optimizers": [o.state_dict() for o in self.optimizers],
                 "schedulers": [s.state_dict() for s in self.schedulers],
+                "classes": self._stateful_classes(),
                 "rng": rng,
                 "sampler": self.sampler_state,
+                "validation_due": self.validation_due,
                 "best_metric_results": copy.deepcopy(self.best_metric_results),
-                "networks": [n for n in self._saved_networks if n.endswith(f"_{current_iter}.pth")],
+                "networks": list(self._saved_networks),
                 **self.extra_training_state(),
             }
-            atomic_save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
-            self._saved_networks.clear()
+            self._write_training_state(state)
+        self._saved_networks.clear()
+
+    def _write_training_state(self, state: dict[str, Any]) -> None:
+        models, states = Path(self.opt["path"]["models"]), Path(self.opt["path"]["training_states"])
+        file = states / f"{state['iter']}.state"
+        if not self.save_errors:
+            try:
+                atomic_save(state, file)
+            except OSError as error:
+                self.save_errors.append(str(error))
+        keep = self.opt["logger"].get("keep_last")
+        if not self.save_errors and keep:
+            keep_newest(states, models, state["networks"], state["iter"], keep)
+        elif self.save_errors and not file.is_file():
+            for name in state["networks"]:  # useless without the state, and the disk may be full
+                (models / name).unlink(missing_ok=True)
+
+    def _stateful_classes(self) -> dict[str, list[str]]:
+        groups = {"optimizers": self.optimizers, "schedulers": self.schedulers}
+        return {kind: [type(item).__name__ for item in items] for kind, items in groups.items()}
 
     def extra_training_state(self) -> dict[str, Any]:
         """What a recipe adds to the training state: tensors and plain values only."""
@@ -341,15 +365,24 @@ class BaseModel:
         The networks are loaded when the recipe is built.
 
         Raises:
-            ValueError: If the state was made with other optimisers or schedules.
+            ValueError: If the state was made by a run with other options.
         """
         self.load_extra_training_state(resume_state)
         for kind, own in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
             saved = resume_state[kind]
-            if len(saved) != len(own):
-                raise ValueError(f"the training state holds {len(saved)} {kind}, the options make {len(own)}")
+            names = [type(item).__name__ for item in own]
+            saved_names = resume_state.get("classes", {}).get(kind, names)  # BasicSR's states do not say
+            advice = "resume with the options of the run, or start a new run from its weights (path.pretrain_network_g)"
+            if len(saved) != len(own) or saved_names != names:
+                theirs = ", ".join(saved_names) if len(saved) == len(saved_names) else len(saved)
+                raise ValueError(
+                    f"the training state holds the {kind} {theirs}, and the options make {', '.join(names)}; {advice}"
+                )
             for target, values in zip(own, saved):
-                target.load_state_dict(values)
+                try:
+                    target.load_state_dict(values)
+                except ValueError as error:
+                    raise ValueError(f"the training state's {kind} do not fit ({error}); {advice}") from error
         self.best_metric_results = resume_state.get("best_metric_results", {})
         rank, world = get_dist_info()
         rng = resume_state.get("rng", [])

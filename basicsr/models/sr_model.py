@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from basicsr.archs import build_network
 from basicsr.engine.finite import FiniteGuard, gradients, step_unless
-from basicsr.engine.padding import run_padded
+from basicsr.engine.restore import Restorer, RestoreSettings
 from basicsr.engine.runtime import NetworkRuntime
 from basicsr.engine.timing import StepTimer
 from basicsr.losses import build_loss
@@ -41,6 +41,8 @@ class SRModel(BaseModel):
         """Loss between the output and the ground truth."""
         perceptual_opt: schema.LossOptions | None = None
         """Loss between features of the output and of the ground truth."""
+
+    _restorer: Restorer | None = None
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
@@ -252,14 +254,12 @@ class SRModel(BaseModel):
                 f"{workers}) where there are idle cores, cut the images into sub-images, or use a faster io_backend."
             )
 
-    @torch.no_grad()
     def test(self) -> None:
         """Restore ``lq`` into ``output`` with the averaged weights, or the trained ones where there is no average."""
         net = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
-        was_training = net.training
-        net.eval()
-        self.output = run_padded(net, self.lq, (self.opt.get("val") or {}).get("window_size") or 1)
-        net.train(was_training)
+        if self._restorer is None or self._restorer.net is not net:
+            self._restorer = Restorer(net, RestoreSettings.from_options(self.opt.get("val")))
+        self.output = self._restorer(self.lq)
 
     def get_current_visuals(self) -> dict[str, Tensor]:
         """The batch's images on the CPU: ``lq``, ``result`` and, where there is one, ``gt``."""

@@ -8,9 +8,21 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
+from .rendezvous import LaunchError, Roster, call_roll, read_place
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+JOIN_TIMEOUT = "BASICSR_JOIN_TIMEOUT"
+"""Environment variable: seconds that the ranks wait for each other at the start; 300 when unset."""
+
+# A rank that dies is noticed by its closed connections, at once. This bounds a wait for one that is alive but stuck,
+# and must exceed whatever one rank does alone while the others wait: a plug-in's own validation on rank 0, say.
+_GROUP_TIMEOUT = timedelta(minutes=30)
+
+_roster: Roster | None = None
 
 
 def init_dist(launcher: str, backend: str | None = None, port: int | None = None) -> None:
@@ -18,13 +30,16 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
 
     Args:
         launcher: ``pytorch`` (torchrun or torch.distributed.launch) or ``slurm``.
-        backend: ``nccl`` where there is a GPU for this process, ``gloo`` otherwise, unless named.
+        backend: For GPU tensors, ``nccl`` unless named. Tensors on the CPU always go by ``gloo``, so that a machine
+            with GPUs can also train on its CPU.
         port: Rendezvous port under slurm; otherwise MASTER_PORT, or 29500.
 
     Raises:
         ValueError: For another launcher.
-        RuntimeError: When the launcher's variables are absent.
+        LaunchError: When the launcher's variables are absent or wrong, or not all ranks come within the time set by
+            the environment variable ``BASICSR_JOIN_TIMEOUT``.
     """
+    global _roster
     import torch
     import torch.distributed as dist
 
@@ -34,20 +49,38 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
         raise ValueError(f"--launcher {launcher}: expected none, pytorch or slurm")
     missing = [key for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if key not in os.environ]
     if missing:
-        raise RuntimeError(
+        raise LaunchError(
             f"--launcher {launcher} needs the environment variables {', '.join(missing)}, which are not set. Start "
             "with `torchrun --nproc_per_node=N basicsr/train.py -opt … --launcher pytorch`, or leave --launcher out."
         )
+    rank, world, master_port = read_place(os.environ)
+    _roster = call_roll(rank, world, os.environ["MASTER_ADDR"], master_port, float(os.environ.get(JOIN_TIMEOUT) or 300))
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])) % torch.cuda.device_count())
-    dist.init_process_group(backend=backend or ("nccl" if torch.cuda.is_available() else "gloo"))
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+    dist.init_process_group(
+        backend=group_backend(backend, torch.cuda.is_available()),
+        store=_roster.store,
+        rank=rank,
+        world_size=world,
+        timeout=_GROUP_TIMEOUT,
+    )
+
+
+def group_backend(backend: str | None, cuda: bool) -> str:
+    """The backends of a process group in torch's notation: ``gloo`` for the CPU, ``backend`` or ``nccl`` for GPUs."""
+    return f"cpu:gloo,cuda:{backend or 'nccl'}" if cuda else "gloo"
+
+
+def get_roster() -> Roster | None:
+    """The processes of the run, and a store that they share; None without a launcher."""
+    return _roster
 
 
 def _adopt_slurm(port: int | None) -> None:
     """Translate SLURM's variables into torch.distributed's."""
     missing = [key for key in ("SLURM_PROCID", "SLURM_NTASKS") if key not in os.environ]
     if missing:
-        raise RuntimeError(
+        raise LaunchError(
             f"--launcher slurm needs the environment variables {', '.join(missing)}, which are not set. "
             "Start with `srun … python basicsr/train.py -opt … --launcher slurm`."
         )

@@ -86,12 +86,18 @@ class LmdbBackend(BaseStorageBackend):
         Raises:
             KeyError: If the database has no such key, or there is no such database.
             FileNotFoundError: If the database does not exist.
+            OSError: If it is damaged or incomplete.
         """
         if client_key not in self.db_paths:
             raise KeyError(f"no LMDB is named '{client_key}': there is {', '.join(self.db_paths)}")
         path = self.db_paths[client_key]
-        with self._environment(path).begin() as transaction:
-            value = transaction.get(str(filepath).encode())
+        try:
+            with self._environment(path).begin() as transaction:
+                value = transaction.get(str(filepath).encode())
+        except lmdb.BadValsizeError:  # an empty or overlong key
+            value = None
+        except lmdb.Error as error:
+            raise OSError(f"cannot read '{filepath}' from the LMDB {path}, which is damaged: {error}") from error
         if value is None:
             raise KeyError(f"the LMDB {path} has no key '{filepath}'")
         return value
@@ -103,12 +109,23 @@ class LmdbBackend(BaseStorageBackend):
         place = os.path.realpath(path)
         if place not in _environments:
             try:
-                _environments[place] = lmdb.open(path, create=False, **self._open_options)
+                environment = lmdb.open(path, create=False, **self._open_options)
             except lmdb.Error as error:
                 if not os.path.isfile(os.path.join(path, "data.mdb")):
                     raise FileNotFoundError(f"{path} is not an LMDB: it has no data.mdb") from error
                 raise OSError(f"cannot open the LMDB {path}: {error}") from error
+            _require_whole(environment, path)
+            _environments[place] = environment
         return _environments[place]
+
+
+def _require_whole(environment: lmdb.Environment, path: str) -> None:
+    """Refuse a database whose file was cut short: reading beyond its end would kill the process (SIGBUS)."""
+    present = os.path.getsize(os.path.join(path, "data.mdb"))
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if present < needed:
+        environment.close()
+        raise OSError(f"the LMDB {path} is incomplete: data.mdb has {present:,} bytes of {needed:,}; copy it again")
 
 
 class FileClient:

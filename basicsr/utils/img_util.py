@@ -20,7 +20,13 @@ import torch
 
 T = TypeVar("T")
 
-_READ_FLAGS = {"color": cv2.IMREAD_COLOR, "grayscale": cv2.IMREAD_GRAYSCALE, "unchanged": cv2.IMREAD_UNCHANGED}
+_READ_FLAGS = {
+    "color": cv2.IMREAD_COLOR,
+    "grayscale": cv2.IMREAD_GRAYSCALE,
+    "unchanged": cv2.IMREAD_UNCHANGED,
+    "turned": cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR,
+}
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _GRID_GAP = 2  # black pixels around each image of a batch
 
 
@@ -119,12 +125,16 @@ def _grid(batch: torch.Tensor) -> torch.Tensor:
 
 
 def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> np.ndarray:
-    """Decode an image file held in memory.
+    """Decode an image file held in memory, whatever the extension of its name was.
+
+    Of an animation (GIF, WebP, PNG) or a file of several pages the first picture is taken. But for ``unchanged``,
+    alpha is dropped, keeping the colours below it, and a picture is turned upright where its EXIF data say how
+    (for WebP not by OpenCV 4). CMYK and palettes become BGR.
 
     Args:
         content: The bytes of the file.
-        flag: ``color`` (always BGR), ``grayscale`` (always one channel) or ``unchanged`` (channels, alpha and depth
-            as stored).
+        flag: ``color`` (always BGR), ``grayscale`` (always one channel), ``unchanged`` (channels, alpha and depth
+            as stored) or ``turned`` (channels and depth as stored).
         float32: Whether to return float32. Integers are divided by the largest value of the depth they are stored
             in, 255 or 65535. Without it ``color`` and ``grayscale`` reduce 16-bit files to uint8.
 
@@ -139,15 +149,35 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
     read_flag = _READ_FLAGS[flag]
     if float32 and flag != "unchanged":
         read_flag |= cv2.IMREAD_ANYDEPTH
-    buffer = np.frombuffer(content, np.uint8)
-    img = cv2.imdecode(buffer, read_flag) if buffer.size else None
-    if img is None:
-        raise ValueError(
-            f"{buffer.size} bytes cannot be decoded as an image: they are damaged, incomplete or of an unknown format"
-        )
+    img = decode_image(content, read_flag)
     if float32:
         return img.astype(np.float32) / np.float32(np.iinfo(img.dtype).max if img.dtype.kind in "iu" else 1)
     return img
+
+
+def decode_image(content: bytes, read_flag: int) -> np.ndarray:
+    """Decode an image file with OpenCV's flags, in the type it is stored in.
+
+    Raises:
+        ValueError: If the bytes are not a complete image.
+    """
+    img, reason = None, "they are damaged, incomplete or of an unknown format"
+    try:
+        if content and not _is_cut_jpeg(content):
+            img = cv2.imdecode(np.frombuffer(content, np.uint8), read_flag)
+    except cv2.error as error:  # such as a header that promises more pixels than OpenCV takes
+        reason = error.err or str(error)
+    if img is None:
+        raise ValueError(f"{len(content)} bytes cannot be decoded as an image: {reason}")
+    return img
+
+
+def _is_cut_jpeg(content: bytes) -> bool:
+    """Whether a JPEG file ends within its picture. OpenCV 4 fills up what is missing with grey, in silence.
+
+    A thumbnail has an end mark of its own, before the picture; the picture's data hold no mark but their end.
+    """
+    return content.startswith(_JPEG_START) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN)
 
 
 def imread(path: str | os.PathLike[str], flag: str = "color", float32: bool = False) -> np.ndarray:

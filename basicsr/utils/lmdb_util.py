@@ -22,6 +22,7 @@ from .img_util import imread
 from .parallel import parallel_map
 
 _MAX_KEY_BYTES = 511  # LMDB's own limit
+_EXIF_MARKS = (b"eXIf", b"EXIF")  # of PNG and WebP
 
 
 class LmdbMaker:
@@ -179,7 +180,9 @@ def _encode(job: tuple[str, str], compress_level: int) -> tuple[str, bytes, tupl
 def read_source(path: str) -> np.ndarray:
     """An image as a preparation step should keep it: channels and depth as stored, turned as datasets read it.
 
-    Only JPEG files are turned (by their EXIF orientation); they become BGR on the way.
+    JPEG files become BGR. Files of other formats that hold EXIF data, which may turn the picture, lose their alpha.
     """
-    is_jpeg = path.lower().endswith((".jpg", ".jpeg"))
-    return imread(path, "color" if is_jpeg else "unchanged")
+    content = Path(path).read_bytes()
+    if content.startswith(b"\xff\xd8"):
+        return imread(path, "color")
+    return imread(path, "turned" if any(mark in content for mark in _EXIF_MARKS) else "unchanged")

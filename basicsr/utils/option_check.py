@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +13,17 @@ from typing_extensions import is_typeddict
 
 from .option_cross_check import cross_check
 from .option_schema import DatasetOptions, LossOptions, Options, Registered, Section, TrainOptions
-from .option_shape import KeySpec, Shape, find_registered, shape_of_model, shape_of_registered, shape_of_typed_dict
-from .option_types import choices, describe, fits, shown
+from .option_shape import (
+    KeySpec,
+    Shape,
+    all_registered,
+    find_registered,
+    shape_of_model,
+    shape_of_registered,
+    shape_of_typed_dict,
+)
+from .option_trial import Refused, try_to_build
+from .option_types import choices, describe, fits, has_huge_integer, shown
 from .option_yaml import Key, Marks, OptionError
 
 Further = Literal["problem", "notice"]
@@ -93,6 +103,8 @@ def _check_datasets(report: Report, datasets: Any, is_train: bool) -> None:
         found = "is missing" if datasets is None else f"is {shown(datasets)}"
         report.problem(("datasets",), f"the section {found}; it must hold one section per dataset")
         return
+    declarations = [getattr(dataset, "Options", DatasetOptions) for dataset in all_registered("dataset").values()]
+    usual = {name for declared in declarations for name in shape_of_model(declared).keys}
     for name, section in datasets.items():
         key = ("datasets", name)
         phase = str(name).split("_")[0]
@@ -106,7 +118,10 @@ def _check_datasets(report: Report, datasets: Any, is_train: bool) -> None:
             dataset = _find(report, "dataset", section.get("type"), (*key, "type"))
             declared = getattr(dataset, "Options", DatasetOptions)
             closed = dataset is not None and "Options" in vars(dataset)
-            _check_section(report, key, section, shape_of_model(declared), "problem" if closed else "notice")
+            shape = shape_of_model(declared)
+            if not closed:  # it reads what it likes, and most likely what datasets usually read
+                shape.keys = {name: KeySpec(Any) for name in usual} | shape.keys
+            _check_section(report, key, section, shape, "problem" if closed else "notice")
             if is_train and phase == "train":
                 for required in declared.required_for_training:
                     if section.get(required) is None:
@@ -136,7 +151,16 @@ def _check_section(report: Report, key: Key, section: Mapping[Any, Any], shape: 
             _unknown(report, path, shape, further)
     for name, known in shape.keys.items():
         if known.required and name not in section:
-            report.problem(key, f"the key '{name}' is missing ({describe(known.annotation)})")
+            report.problem(
+                key, f"the key '{name}' is missing ({describe(known.annotation)}){_misspelt(name, section, shape)}"
+            )
+
+
+def _misspelt(name: str, section: Mapping[Any, Any], shape: Shape | None = None) -> str:
+    """A hint at the key that was most likely meant to be a missing one; not one that has a meaning of its own."""
+    unknown = [str(key) for key in section if shape is None or shape.find(key) is None]
+    nearest = get_close_matches(name, unknown, n=1, cutoff=0.7)
+    return f"; is '{nearest[0]}' a misspelling of it?" if nearest else ""
 
 
 def _unknown(report: Report, key: Key, shape: Shape, further: Further) -> None:
@@ -174,6 +198,8 @@ def _check_value(report: Report, key: Key, value: Any, annotation: Any, further:
     if not fits(annotation, value):
         nearest = get_close_matches(value, choices(annotation), n=1) if isinstance(value, str) else []
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        if has_huge_integer(value):
+            hint = ", which needs more than 64 bits"
         report.problem(key, f"must be {describe(annotation)}, not {shown(value)}{hint}")
 
 
@@ -194,7 +220,8 @@ def _check_registered(
 ) -> None:
     name = section.get("type")
     if name is None:
-        report.problem(key, f"the key 'type' is missing (the name of a registered {model.kind})")
+        hint = _misspelt("type", section)
+        report.problem(key, f"the key 'type' is missing (the name of a registered {model.kind}){hint}")
         return
     if further == "notice" and isinstance(name, str) and model.kind in ("loss", "optimizer", "scheduler"):
         try:  # a plug-in's recipe may build these itself, by names of its own
@@ -205,5 +232,18 @@ def _check_registered(
     target = _find(report, model.kind, name, (*key, "type"))
     if target is not None:
         shape = shape_of_registered(model.kind, target, model)
+        before = len(report.problems)
         # a registered class reads exactly its parameters, whoever's recipe builds it
         _check_section(report, key, section, shape, "problem")
+        if len(report.problems) == before:
+            _try_to_build(report, key, section, model.kind, target)
+
+
+def _try_to_build(report: Report, key: Key, section: dict[Any, Any], kind: str, target: Any) -> None:
+    try:
+        try_to_build(kind, target, {name: value for name, value in section.items() if name != "type"})
+    except Refused as refused:
+        for path in refused.keys or [()]:
+            value = functools.reduce(lambda inner, name: inner[name], path, section)
+            given = shown(value) if path else "these options"
+            report.problem((*key, *path), f"{target.__name__} cannot be built with {given}: {refused}")

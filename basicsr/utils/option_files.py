@@ -109,14 +109,17 @@ def _force(opt: dict[str, Any], marks: Marks, entry: str) -> None:
         section[keys[-1]] = value
 
 
-def _resolve_imports(opt: dict[str, Any], marks: Marks, folder: Path) -> list[str]:
-    """Take ``imports`` out of one file's options, with the paths of .py files made absolute."""
-    entries = opt.pop("imports", None) or []
-    entries = [entries] if isinstance(entries, str) else entries
+def _import_entries(value: Any, marks: Marks) -> list[str]:
+    entries = [value] if isinstance(value, str) else value or []
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise OptionError(f"{marks.label(('imports',))}: must be a list of module names or .py files")
+    return entries
+
+
+def _resolve_imports(opt: dict[str, Any], marks: Marks, folder: Path) -> list[str]:
+    """Take ``imports`` out of one file's options, with the paths of .py files made absolute."""
     resolved = []
-    for entry in entries:
+    for entry in _import_entries(opt.pop("imports", None), marks):
         if entry.endswith(".py"):
             beside, here = folder / os.path.expanduser(entry), Path(entry).resolve()
             if not (beside.is_file() or here.is_file()):
@@ -137,8 +140,7 @@ def import_modules(opt: Mapping[str, Any], marks: Marks) -> None:
     Raises:
         OptionError: If one cannot be imported; the message says why and where.
     """
-    entries = opt.get("imports") or []
-    for entry in [entries] if isinstance(entries, str) else entries:
+    for entry in _import_entries(opt.get("imports"), marks):
         is_file = entry.endswith(".py")
         folder = os.path.dirname(os.path.abspath(entry)) if is_file else os.getcwd()
         if folder not in sys.path:
@@ -146,11 +148,11 @@ def import_modules(opt: Mapping[str, Any], marks: Marks) -> None:
         name = Path(entry).stem if is_file else entry
         try:
             module = importlib.import_module(name)
-        except Exception as error:  # whatever a user's module raises is told, with its place
+        except (Exception, SystemExit) as error:  # whatever a user's module raises is told, with its place
             where = traceback.extract_tb(error.__traceback__)[-1]
+            place = "" if where.filename.startswith("<frozen") else f" ({where.filename}:{where.lineno})"
             raise OptionError(
-                f"{marks.label(('imports',))}: '{entry}' could not be imported: {type(error).__name__}: {error} "
-                f"({where.filename}:{where.lineno})"
+                f"{marks.label(('imports',))}: '{entry}' could not be imported: {type(error).__name__}: {error}{place}"
             ) from error
         found = getattr(module, "__file__", None)
         if is_file and (found is None or not os.path.samefile(found, entry)):

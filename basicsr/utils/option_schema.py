@@ -108,8 +108,8 @@ class IOBackendOptions(Section):
     """Where a dataset's bytes lie."""
 
     model_config = ConfigDict(extra="allow")
-    type: str
-    """`disk` or `lmdb`."""
+    type: Literal["disk", "lmdb", "memmap"]
+    """`disk`: image files in folders; `lmdb`: a database; `memmap`: decoded images."""
 
 
 class DatasetOptions(Section):
@@ -129,7 +129,7 @@ class DatasetOptions(Section):
     scale: Annotated[int, Field(ge=1)] | None = None
     """Set from the top-level `scale`."""
     io_backend: IOBackendOptions | None = None
-    """Storage: `{type: disk}` or `{type: lmdb}`."""
+    """Storage: `{type: disk}`, `{type: lmdb}` or `{type: memmap}`."""
     mean: list[float] | None = None
     """Subtracted from each channel (R, G, B) of images in [0, 1]."""
     std: list[float] | None = None
@@ -144,9 +144,9 @@ class DatasetOptions(Section):
     """`cpu`: a thread reads ahead; `cuda`: batches are copied to the device ahead of use."""
     num_prefetch_queue: Annotated[int, Field(ge=1, le=1024)] = 1
     """Batches read ahead with `prefetch_mode: cpu`."""
-    pin_memory: bool = False
-    """Load into page-locked memory."""
-    persistent_workers: bool = False
+    pin_memory: bool = True
+    """Load into page-locked memory, where there is a GPU."""
+    persistent_workers: bool = True
     """Keep loader processes between epochs."""
     use_shuffle: bool | None = None
     """Written in BasicSR's files; a training set is always shuffled."""
@@ -204,7 +204,13 @@ class ValOptions(Section):
     pbar: bool = True
     """Show a progress bar, in a terminal."""
     window_size: Annotated[int, Field(ge=1)] | None = None
-    """Pad inputs by reflection to a multiple of this."""
+    """Pad inputs by reflection to a multiple of this; to what the network declares when absent."""
+    tile: Literal["auto"] | Annotated[int, Field(ge=1)] | None = None
+    """Restore in overlapping tiles of this side, in input pixels; `auto`: what memory allows; absent: in one piece."""
+    tile_overlap: Annotated[int, Field(ge=0)] | None = None
+    """Input pixels that neighbouring tiles share, at most half a tile; 32, or a quarter of the tile, when absent."""
+    self_ensemble: bool = False
+    """Average over the eight flips and rotations of the input."""
     metrics: dict[str, MetricOptions] | None = None
     """Metrics by the name they are logged under."""
 
@@ -225,6 +231,10 @@ class LoggerOptions(Section):
     """Iterations between log lines."""
     save_checkpoint_freq: Iterations
     """Iterations between checkpoints."""
+    keep_last: Iterations | None = None
+    """Checkpoints to keep: older ones are deleted once a newer one is whole; all are kept when absent."""
+    keep_best: Annotated[str, Field(pattern=r"^.+/.+$")] | None = None
+    """`<dataset>/<metric>`: write the best validated weights to `net_g_best.pth`, by a metric of `val.metrics`."""
     use_tb_logger: bool = False
     """Write TensorBoard events."""
     wandb: WandbOptions | None = None

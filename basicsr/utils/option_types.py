@@ -26,13 +26,19 @@ _UNFIT = object()
 
 
 def fits(annotation: Any, value: Any) -> bool:
-    """Whether a value read from YAML fits an annotation. What YAML cannot express fits anything."""
-    try:
-        text = json.dumps(value)
-    except TypeError:  # a value of one of YAML's rarer types, such as !!binary
+    """Whether a value read from YAML fits an annotation. What YAML cannot express fits anything.
+
+    No number is infinite or NaN, and no integer needs more than 64 bits.
+    """
+    kind = yaml_type(annotation)
+    if kind is not Any and has_huge_integer(value):
         return False
     try:
-        adapter = _adapter(yaml_type(annotation))
+        text = json.dumps(value, allow_nan=kind is Any)
+    except (TypeError, ValueError):  # a value of one of YAML's rarer types, such as !!binary; .nan or .inf
+        return False
+    try:
+        adapter = _adapter(kind)
     except TypeError:  # an annotation that cannot be hashed, such as Literal[[1]]
         return True
     if adapter is None:
@@ -42,6 +48,13 @@ def fits(annotation: Any, value: Any) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def has_huge_integer(value: Any) -> bool:
+    """Whether a value is, or holds, an integer that no array or counter can hold."""
+    if isinstance(value, (list, dict)):
+        return any(map(has_huge_integer, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 @lru_cache(maxsize=1024)

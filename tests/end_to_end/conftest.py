@@ -1,8 +1,13 @@
 """A miniature training set and options, and ways to run train.py and test.py on them."""
 
+import multiprocessing
 import os
+import runpy
+import socket
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +137,109 @@ class Runner:
 def runner(tmp_path, monkeypatch) -> Runner:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     return Runner(tmp_path, monkeypatch)
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+@dataclass
+class Launched:
+    """A process that runs an entry point, and the file that holds what it printed."""
+
+    process: multiprocessing.Process
+    output: Path
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def wait(self, timeout: float = 120) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"still running after {timeout} s:\n{self.text[-4000:]}")
+        return self.process.exitcode
+
+    def wait_for(self, text: str, timeout: float = 60) -> None:
+        """Wait until the process has printed something."""
+        deadline = time.monotonic() + timeout
+        while text not in self.text:
+            if not self.process.is_alive() or time.monotonic() > deadline:
+                raise AssertionError(f"'{text}' was not printed:\n{self.text[-4000:]}")
+            time.sleep(0.01)
+
+
+PRELOADED = [
+    "torch._dynamo",  # imported when an optimiser is made, for seconds
+    "basicsr.train",
+    "basicsr.test",
+    "basicsr.archs.edsr_arch",
+    "basicsr.data.paired_image_dataset",
+    "basicsr.distill.fitnets",
+    "basicsr.distill.logits",
+    "basicsr.losses.basic_loss",
+    "basicsr.metrics.psnr_ssim",
+    "basicsr.models.kd_model",
+]
+
+
+class Launcher:
+    """Starts entry points as processes of their own within milliseconds: a server that has imported all forks them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(PRELOADED)
+        self.count = 0
+        self.launched: list[Launched] = []
+
+    def start(self, options: dict, *arguments: str, entry: str = "train", **environment: str) -> Launched:
+        """``python basicsr/<entry>.py -opt <options>``, its runs going below the temporary root."""
+        self.count += 1
+        path = self.root / f"options_{self.count}" / f"{options['name']}.yml"
+        path.parent.mkdir()
+        run_paths = {"experiments_root": f"{self.root}/experiments", "results_root": f"{self.root}/results"}
+        path.write_text(yaml.safe_dump({**options, "path": {**options["path"], **run_paths}}, sort_keys=False))
+        output = self.root / f"output_{self.count}.txt"
+        output.touch()
+        told = {
+            "entry": entry,
+            "arguments": ["-opt", str(path), *arguments],
+            "environment": environment,
+            "output": str(output),
+        }
+        script = str(Path(__file__).with_name("forked_run.py"))
+        process = self.context.Process(target=runpy.run_path, args=(script, told))
+        process.start()
+        self.launched.append(Launched(process, output))
+        return self.launched[-1]
+
+    def start_ranks(
+        self, world: int, options: dict, *arguments: str, each: dict[int, dict[str, str]] | None = None, **kwargs: str
+    ) -> list[Launched]:
+        """As a launcher would start them; one rank alone without a process group."""
+        each = each or {}
+        if world == 1:
+            return [self.start(options, *arguments, **kwargs, **each.get(0, {}))]
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(world)}
+        arguments += ("--launcher", "pytorch")
+        return [
+            self.start(options, *arguments, **{**place, "RANK": str(rank), **kwargs, **each.get(rank, {})})
+            for rank in range(world)
+        ]
+
+    def close(self) -> None:
+        for launched in self.launched:
+            launched.process.kill()
+            launched.process.join()
+
+
+@pytest.fixture
+def launcher(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launcher = Launcher(tmp_path)
+    yield launcher
+    launcher.close()

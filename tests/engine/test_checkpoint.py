@@ -1,5 +1,6 @@
 import errno
 import pickle
+import random
 
 import pytest
 import torch
@@ -7,7 +8,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from basicsr.engine import checkpoint
-from basicsr.engine.checkpoint import atomic_save, extract_state_dict, is_whole, load_file, load_weights, strip_prefixes
+from basicsr.engine.checkpoint import (
+    atomic_save,
+    extract_state_dict,
+    find_damage,
+    load_file,
+    load_weights,
+    remove_leftovers,
+    strip_prefixes,
+)
 
 
 @pytest.fixture
@@ -164,14 +173,29 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["x.pth"]
 
 
-def test_is_whole(tmp_path):
+def test_find_damage(tmp_path):
     path = tmp_path / "x.state"
-    assert not is_whole(path)
+    assert find_damage(path) == "is absent"
     atomic_save({"a": torch.arange(1000)}, path)
-    assert is_whole(path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-    assert not is_whole(path), "a flipped bit"
-    path.write_bytes(content[:-20])
-    assert not is_whole(path), "a torn file"
+    assert find_damage(path) is None
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(100):  # cut or changed anywhere; a byte of padding between the records may be any
+        position = rng.randrange(len(whole))
+        path.write_bytes(whole[:position])
+        assert find_damage(path) == "is incomplete or damaged"
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        assert find_damage(path) is not None or torch.equal(load_file(path)["a"], torch.arange(1000))
+    for garbage in (b"", b"garbage", b"PK\x03\x04" + bytes(500)):
+        path.write_bytes(garbage)
+        assert find_damage(path) == "is incomplete or damaged"
+    path.unlink()
+    path.mkdir()
+    assert find_damage(path) == "cannot be read (Is a directory)"
+
+
+def test_leftovers_of_killed_writes_are_removed(tmp_path):
+    for name in (".net_g_4.pth.123.tmp", ".hidden", "net_g_4.pth", ".notes.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".notes.tmp", "net_g_4.pth"]

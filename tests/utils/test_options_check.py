@@ -412,7 +412,7 @@ def test_constructors_of_every_style_are_read(opt, registered):
 
 def test_a_notice_for_what_has_no_effect(opt):
     opt["path"]["strict_load_d"] = True
-    opt["network_t"]["upscale"] = 4
+    opt["network_t"] = {**EDSR, "upscale": 4}
     notices = check_options(opt, Marks(), True)
     assert "path.strict_load_d: has no effect, since there is no network_d" in notices
     assert "network_t.upscale: is 4 while the scale is 2" in notices

@@ -1,0 +1,35 @@
+"""What train.py and test.py have in common when they are run as programs: exit codes and plain errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.options import OptionError
+from basicsr.utils.paths import default_root
+from basicsr.utils.rendezvous import LaunchError
+
+WRONG_OPTIONS = 2
+
+
+def launch(pipeline: Callable[[str], None]) -> None:
+    """Run a pipeline; what the user can mend is told in sentences, without a traceback.
+
+    Exit codes are listed in docs/resume.md.
+
+    Args:
+        pipeline: ``train_pipeline`` or ``test_pipeline``.
+    """
+    try:
+        pipeline(default_root())
+    except OptionError as error:
+        if get_dist_info()[0] == 0:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(WRONG_OPTIONS)
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted; nothing had to be saved.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,79 @@
+"""Which checkpoints of a run are kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils.options import OptionError
+
+
+def keep_newest(states: Path, models: Path, networks: Iterable[str], current_iter: int, keep: int) -> list[int]:
+    """Delete a run's older checkpoints, after a newer one has been written in full.
+
+    A checkpoint's training state goes before its networks, so that no state is ever without them; networks whose
+    state is gone, since the run was killed in between, go the next time. Files of later iterations than the present
+    one, left by a run that was continued from an earlier state, are not touched.
+
+    Args:
+        states: The folder of the training states.
+        models: The folder of the networks.
+        networks: The files in it that belong to the present checkpoint, ``net_g_4000.pth``: only files that differ
+            from these in the iteration are ever deleted.
+        current_iter: The present checkpoint's iteration.
+        keep: How many to keep, the present one included.
+
+    Returns:
+        The iterations whose checkpoints were deleted.
+    """
+    labels = [re.escape(name.removesuffix(f"_{current_iter}.pth")) for name in networks]
+    network = re.compile(rf"({'|'.join(labels)})_(\d+)\.pth")
+    old_states = {int(file.stem): file for file in states.glob("*.state") if file.stem.isdigit()}
+    kept = sorted((i for i in old_states if i <= current_iter), reverse=True)[:keep]
+    deleted = sorted(i for i in old_states if i < kept[-1])
+    for iteration in deleted:
+        old_states[iteration].unlink()
+    for file in models.iterdir():
+        match = network.fullmatch(file.name)
+        if match and int(match[2]) < current_iter and int(match[2]) not in kept:
+            file.unlink()
+    return deleted
+
+
+class BestKeeper:
+    """Tells when a validation was the best so far by the metric that ``logger.keep_best`` names.
+
+    Args:
+        opt: The options.
+
+    Raises:
+        OptionError: If ``keep_best`` names no validation set or no metric of the run.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.choice: str | None = opt["logger"].get("keep_best")
+        if self.choice is None:
+            return
+        val = opt.get("val") or {}
+        datasets = [section["name"] for section in opt["datasets"].values() if section["phase"] == "val"]
+        known = [f"{dataset}/{metric}" for dataset in datasets for metric in val.get("metrics") or {}]
+        if self.choice not in known or not val.get("val_freq"):
+            raise OptionError(
+                f"logger.keep_best: '{self.choice}' is measured in no validation; it must be a validation set's name, "
+                f"a slash and a metric of val.metrics: {', '.join(known) or 'there are none'}"
+                + ("" if val.get("val_freq") else "; and val.val_freq must be set")
+            )
+
+    def improved(self, best_metric_results: dict[str, dict[str, dict[str, Any]]], current_iter: int) -> bool:
+        """Whether the last validation, of this iteration, is the best; of equal ones the latest counts.
+
+        Args:
+            best_metric_results: The recipe's: data set → metric → ``val`` and ``iter``.
+            current_iter: The iteration.
+        """
+        if self.choice is None:
+            return False
+        dataset, metric = self.choice.rsplit("/", 1)
+        return best_metric_results.get(dataset, {}).get(metric, {}).get("iter") == current_iter

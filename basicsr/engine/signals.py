@@ -1,0 +1,143 @@
+"""SIGTERM and SIGINT as a wish to stop, fulfilled between two iterations by all ranks at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.logger import get_root_logger
+
+STOPPED = 75
+"""Exit code of a run that a signal ended after it was saved: sysexits' EX_TEMPFAIL, "try again later"."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_END = b"\0"
+
+_active: StopSignals | None = None
+
+
+class EvaluationStopped(Exception):
+    """An evaluation ended before its last image, on all ranks, because a signal asks the run to stop."""
+
+
+class RunStopped(SystemExit):
+    """The run ends before its end, by a decision that all ranks have made together."""
+
+
+def stop_requested() -> bool:
+    """Whether a signal has asked this process to stop; a long loop without collectives may look at every round."""
+    return _active is not None and _active.requested is not None
+
+
+class StopSignals:
+    """While open, the first SIGTERM or SIGINT is noted; a second one ends the process at once.
+
+    A signal is noticed by a thread, through the interpreter's wake-up file descriptor, and not by a Python handler:
+    that would wait for the main thread, which may be held by a collective whose peer is gone.
+
+    One signal often comes twice (GNU ``timeout`` sends it to the process and to its group; a scheduler sends it to a
+    launcher, which passes it on, and to the ranks). What follows within ``settle`` seconds counts as the same.
+
+    Attributes:
+        requested: The name of the first signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._first_time = 0.0
+        rank, world = get_dist_info()
+        self._quiet = rank != 0
+        self.settle = 0.2 if world == 1 else 1.0
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._group: Any = None
+        self._flag = torch.zeros(1, dtype=torch.int32)
+        self._answer: Any = None
+
+    def __enter__(self) -> StopSignals:
+        global _active
+        if get_dist_info()[1] > 1:
+            # A group of its own, on the CPU: asking never waits for the GPU, nor gets between DDP's messages.
+            self._group = dist.new_group(backend="gloo")
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            _active = self
+            self._reader, self._writer = os.pipe()
+            os.set_blocking(self._writer, False)
+            self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+            for number in SIGNALS:
+                # Without a handler of Python's the interpreter would not see the signal.
+                self._handlers[number] = signal.signal(number, lambda *_: None)
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        global _active
+        if self._answer is not None and (kind is None or issubclass(kind, RunStopped)):
+            self._answer.wait()  # the last question; all ranks have asked it
+        if self._handlers:
+            _active = None
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._wakeup)
+            os.write(self._writer, _END)  # closing it would not do: loader workers have inherited it
+            self._thread.join()
+            os.close(self._writer)
+            os.close(self._reader)
+
+    def agreed(self) -> bool:
+        """Whether the run is to stop after this iteration; the same on every rank.
+
+        Every rank must ask after every iteration. The ranks' wishes travel while the next iteration is computed and
+        are read after it, so that asking costs no waiting; a run therefore goes on for one iteration after the one in
+        which the signal came.
+        """
+        if self._group is None:
+            return self.requested is not None
+        if self._answer is not None:
+            self._answer.wait()
+            self._answer = None
+            if self._flag.item():
+                return True
+        self._flag.fill_(self.requested is not None)
+        self._answer = dist.all_reduce(self._flag, dist.ReduceOp.MAX, self._group, async_op=True)
+        return False
+
+    def _watch(self) -> None:
+        while (number := os.read(self._reader, 1)) != _END:
+            if number[0] not in SIGNALS:
+                continue  # a signal that someone else handles
+            name = signal.Signals(number[0]).name
+            if self.requested is None:
+                self.requested, self._first_time = name, time.monotonic()
+                if not self._quiet:
+                    get_root_logger().warning(
+                        f"{name} received: the run is saved after this iteration; a second signal ends it at once."
+                    )
+            elif time.monotonic() - self._first_time > self.settle:
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+                os._exit(128 + number[0])
+
+
+def _forget_in_child() -> None:
+    """A forked loader worker has nothing to save, and its signals are not the training process's."""
+    global _active
+    if _active is not None:
+        _active = None
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,201 @@
+"""The roll-call of a distributed run: who takes part is agreed before any collective, and what is wrong is said.
+
+Ranks meet in a key-value store. A store may outlive an attempt (torchrun keeps one over restarts), so that nothing
+found in it is believed until its writer has answered: rank 0 calls every rank that has joined by the rank's one-time
+token, and counts it present when that token replies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+_PAUSE = 0.05  # seconds between two looks into the store
+
+
+class LaunchError(RuntimeError):
+    """The processes of a run did not come together; the text tells the user what to do."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process of the run.
+
+    Attributes:
+        restarts: How often its launcher has restarted it.
+    """
+
+    rank: int
+    world_size: int
+    host: str
+    pid: int
+    restarts: int
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} (host {self.host}, process {self.pid})"
+
+
+@dataclass(frozen=True)
+class Roster:
+    """All processes of the run, in the order of their ranks, and a store that belongs to this attempt alone."""
+
+    store: Any
+    members: list[Member]
+
+    @property
+    def restarted(self) -> bool:
+        """Whether a launcher has restarted any of them."""
+        return any(member.restarts > 0 for member in self.members)
+
+
+def read_place(env: Mapping[str, str]) -> tuple[int, int, int]:
+    """``RANK``, ``WORLD_SIZE`` and ``MASTER_PORT``.
+
+    Raises:
+        LaunchError: If one is no number, or they contradict each other.
+    """
+    values = []
+    for key in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+        if not env[key].strip().isdigit():
+            raise LaunchError(f"the environment variable {key} must be a whole number, not '{env[key]}'")
+        values.append(int(env[key]))
+    rank, world, port = values
+    if rank >= world:
+        raise LaunchError(
+            f"RANK={rank} with WORLD_SIZE={world}: ranks count from 0, so WORLD_SIZE must be larger than every rank"
+        )
+    return rank, world, port
+
+
+def call_roll(rank: int, world: int, address: str, port: int, timeout: float) -> Roster:
+    """Wait until all ranks are present.
+
+    Args:
+        rank: This process's rank.
+        world: Number of ranks.
+        address: Where rank 0, or its launcher, keeps the store.
+        port: Its port.
+        timeout: Seconds to wait.
+
+    Raises:
+        LaunchError: If the store cannot be made or reached; if ranks are missing, have another ``WORLD_SIZE`` or are
+            taken twice. Every rank that was there gets the same sentence.
+    """
+    from torch.distributed import PrefixStore
+
+    store = _open_store(rank, world, address, port, timeout)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    me = Member(rank, world, socket.gethostname(), os.getpid(), restarts)
+    token = secrets.token_hex(8)
+    store.set(f"join/{rank}", json.dumps({"token": token, "member": asdict(me)}))
+    deadline = time.monotonic() + timeout
+    if rank == 0:
+        session, members = token, _lead(store, me, token, deadline, timeout)
+    else:
+        session, members = _follow(store, me, token, deadline, timeout, f"{address}:{port}")
+    return Roster(PrefixStore(session, store), members)
+
+
+def _open_store(rank: int, world: int, address: str, port: int, timeout: float) -> Any:
+    from torch.distributed import DistError, PrefixStore, TCPStore
+
+    # torchrun keeps the store in its own process; elsewhere rank 0 does.
+    is_host = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        store = TCPStore(
+            address, port, world, is_host, timedelta(seconds=timeout), wait_for_workers=False, multi_tenant=True
+        )
+    except DistError as error:
+        reason = str(error).splitlines()[0]
+        if is_host:
+            raise LaunchError(
+                f"rank 0 cannot listen at port {port} ({reason}). Another run, or another process with RANK=0, may use "
+                f"it: choose another MASTER_PORT (torchrun: --master_port; scripts/dist_*.sh: PORT)."
+            ) from error
+        raise LaunchError(
+            f"rank {rank} found nobody at {address}:{port} within {timeout:.0f} s ({reason}). MASTER_ADDR and "
+            f"MASTER_PORT must name rank 0's machine, rank 0 must be running, and no firewall between them."
+        ) from error
+    return PrefixStore("basicsr", store)
+
+
+def _lead(store: Any, me: Member, session: str, deadline: float, timeout: float) -> list[Member]:
+    present = {0: me}
+    while len(present) < me.world_size:
+        for rank in set(range(me.world_size)) - present.keys():
+            entry = _read(store, f"join/{rank}")
+            if entry is None:
+                continue
+            store.set(f"call/{entry['token']}", json.dumps(session))
+            if store.check([f"ack/{session}/{entry['token']}"]):
+                present[rank] = member = Member(**entry["member"])
+                if member.world_size != me.world_size:
+                    _call_off(
+                        store,
+                        session,
+                        f"{member} was started with WORLD_SIZE={member.world_size}, {me} with "
+                        f"WORLD_SIZE={me.world_size}: all must have the same, the number of processes of the run",
+                    )
+        if time.monotonic() > deadline:
+            missing = [str(rank) for rank in range(me.world_size) if rank not in present]
+            _call_off(
+                store,
+                session,
+                f"WORLD_SIZE={me.world_size}, but rank {', '.join(missing)} did not join within {timeout:.0f} s; "
+                f"present: {', '.join(str(present[rank]) for rank in sorted(present))}. Either WORLD_SIZE (torchrun: "
+                f"--nnodes × --nproc_per_node) is wrong, or a process did not start or cannot reach rank 0; its "
+                f"output tells.",
+            )
+        time.sleep(_PAUSE)
+    members = [present[rank] for rank in range(me.world_size)]
+    store.set(f"go/{session}", json.dumps({"members": [asdict(member) for member in members]}))
+    return members
+
+
+def _call_off(store: Any, session: str, sentence: str) -> None:
+    store.set(f"go/{session}", json.dumps({"error": sentence}))
+    time.sleep(20 * _PAUSE)  # the store may end with this process; let the others read
+    raise LaunchError(sentence)
+
+
+def _follow(
+    store: Any, me: Member, token: str, deadline: float, timeout: float, place: str
+) -> tuple[str, list[Member]]:
+    from torch.distributed import DistError
+
+    try:
+        while time.monotonic() <= deadline:
+            entry = _read(store, f"join/{me.rank}")
+            if entry["token"] != token:
+                other = Member(**entry["member"])
+                raise LaunchError(f"two processes have RANK={me.rank}: this one ({me}) and {other}")
+            session = _read(store, f"call/{token}")
+            if session is not None:
+                store.set(f"ack/{session}/{token}", "")
+                outcome = _read(store, f"go/{session}")
+                if outcome is not None:
+                    if "error" in outcome:
+                        raise LaunchError(outcome["error"])
+                    return session, [Member(**member) for member in outcome["members"]]
+            time.sleep(_PAUSE)
+        entry = _read(store, "join/0")
+    except DistError as error:
+        raise LaunchError(
+            f"{me} lost rank 0 at {place} while the run was starting; rank 0's output has the reason"
+        ) from error
+    leader = entry and Member(**entry["member"])
+    hint = "rank 0 has not joined"
+    if leader:
+        hint = f"{leader} was started with WORLD_SIZE={leader.world_size}, this process with {me.world_size}"
+    raise LaunchError(f"{me} was not called by rank 0 at {place} within {timeout:.0f} s: {hint}")
+
+
+def _read(store: Any, key: str) -> Any:
+    return json.loads(store.get(key)) if store.check([key]) else None

@@ -1,0 +1,178 @@
+"""DCKD in miniature: the authors' options as they are, ours, resuming, and what is refused before training."""
+
+import copy
+import re
+
+import pytest
+import torch
+
+from basicsr.archs import build_network
+
+VQGAN = {
+    "type": "VQGAN",
+    "embed_dim": 8,
+    "n_embed": 16,
+    "ddconfig": {
+        "double_z": False,
+        "z_channels": 8,
+        "resolution": 32,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "ch_mult": [1, 1, 1, 1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [2],
+        "dropout": 0.0,
+    },
+}
+
+
+@pytest.fixture
+def released(options, tmp_path):
+    """The tiny options in the form of the authors' files: DCKDModel and its own sections."""
+    torch.manual_seed(0)
+    encoder = build_network(VQGAN)
+    state = {**encoder.state_dict(), "decoder.conv_in.weight": torch.zeros(1), "loss.logvar": torch.zeros(())}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "vqgan.ckpt")
+    options["datasets"]["train"]["gt_size"] = 32
+    options |= {"model_type": "DCKDModel", "network_his": True, "network_vqgan": VQGAN}
+    options["path"] = {
+        "pretrain_network_vqgan": str(tmp_path / "vqgan.ckpt"),
+        "strict_load_vqgan": False,
+        "param_key_vqgan": "state_dict",
+    }
+    options["train"].pop("kd_opt")
+    options["train"] |= {
+        "logits_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+        "lcr_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+        "noisy": {"prob": 0.5},
+        "cl_opt": {
+            "type": "ContrasLoss",
+            "d_func": "L1",
+            "loss_weight": 0.1,
+            "weights": [0.03125, 0.0625, 0.125, 0.25, 1.0],
+        },
+        "num_neg": 4,
+        "update_decay": 0.1,
+        "step": [3, 4],
+        "gaussian_blur_prob": 0,
+        "resize_prob": 0,
+        "gaussian_noise_prob": 1.0,
+        "gray_noise_prob": 0.5,
+        "ce_opt": {"type": "CELoss", "loss_weight": 0.001, "reduction": "mean"},
+    }
+    return options
+
+
+def log_text(folder):
+    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
+
+
+def state(folder, iteration=12):
+    return torch.load(folder / "training_states" / f"{iteration}.state", weights_only=True)
+
+
+def test_released_options_train_and_log_the_released_names(runner, released):
+    folder = runner.train(released)
+    names = re.findall(r"iter: +12, .*\] (l_.*)", log_text(folder))[0]
+    assert re.findall(r"(l_\w+):", names) == ["l_pix", "l_ts", "l_lcr", "l_cl", "l_ce"]
+    assert "history.conv_first.weight" in state(folder)["terms"]["cl"]
+
+
+def test_resume_is_exact_with_history_and_negatives(runner, released, monkeypatch):
+    from pathlib import Path
+
+    released["imports"] = [str(Path(__file__).with_name("stopping_plugin.py"))]
+    released["train"] |= {"gaussian_blur_prob": 0.5, "resize_prob": 0.5}
+    whole = runner.train({**copy.deepcopy(released), "name": "tiny_whole"})
+    stopped = {**copy.deepcopy(released), "model_type": "StoppingDCKDModel"}
+    monkeypatch.setenv("STOP_AT", "7")
+    with pytest.raises(KeyboardInterrupt):
+        runner.train(stopped)
+    monkeypatch.delenv("STOP_AT")
+    resumed = runner.train(released, "--auto_resume")
+    one, other = (torch.load(f / "models" / "net_g_12.pth", weights_only=True) for f in (whole, resumed))
+    assert all(torch.equal(v, other[key][name]) for key in one for name, v in one[key].items())
+    one, other = (state(f)["terms"]["cl"] for f in (whole, resumed))
+    assert all(torch.equal(v, other[name]) for name, v in one.items())
+
+
+def as_terms(options):
+    """The same method in the form of our own files."""
+    for key in ("logits_opt", "lcr_opt", "noisy", "cl_opt", "ce_opt", "num_neg", "update_decay", "step"):
+        options["train"].pop(key)
+    for key in ("gaussian_blur_prob", "resize_prob", "gaussian_noise_prob", "gray_noise_prob"):
+        options["train"].pop(key)
+    options.pop("network_his")
+    options["model_type"] = "KDModel"
+    options["train"]["kd_opt"] = {
+        "ts": {"type": "LogitsKD"},
+        "lcr": {"type": "LCR"},
+        "cl": {"type": "DCR", "loss_weight": 0.1, "step": [3, 4]},
+        "ce": {"type": "DMM", "loss_weight": 0.001, "student_side": "release"},
+    }
+    return options
+
+
+def test_our_form_is_the_released_one(runner, released):
+    one = runner.train({**copy.deepcopy(released), "name": "tiny_released"})
+    other = runner.train(as_terms(released))
+    a, b = (torch.load(f / "models" / "net_g_12.pth", weights_only=True)["params"] for f in (one, other))
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def test_two_processes_train_dckd(runner, released):
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    released["datasets"]["train"]["batch_size_per_gpu"] = 2
+    released["path"]["experiments_root"] = str(runner.root / "experiments")
+    launch = ("-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={port}")
+    runner.run(*launch, "basicsr/train.py", "-opt", runner.write(released), "--launcher", "pytorch")
+    assert "l_ce: " in log_text(runner.root / "experiments" / "tiny")
+
+
+def test_vgg_as_the_encoder(runner, released):
+    options = as_terms(released)
+    options.pop("network_vqgan")
+    options["path"] = {}
+    layers = ["relu1_1", "relu2_1", "relu3_1"]
+    options["network_vgg"] = {"type": "VGGFeatureExtractor", "layer_name_list": layers, "weights": "random"}
+    options["train"]["kd_opt"] = {
+        "cl": {"type": "DCR", "encoder": "vgg", "weights": [0.25, 0.5, 1.0], "num_neg": 1, "loss_weight": 0.1}
+    }
+    folder = runner.train(options)
+    assert "l_cl: " in log_text(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda o: o["train"].update(ema_decay=0),
+            "kd_opt.cl: history_source: ema follows .* set train.ema_decay above 0",
+        ),
+        (
+            lambda o: o["train"]["kd_opt"]["cl"].update(encoder="vqgam"),
+            "kd_opt.cl.encoder .*: network_vqgam is not defined",
+        ),
+        (lambda o: o.pop("network_t"), "network_t is not defined"),
+        (lambda o: o["datasets"]["train"].update(gt_size=8), "network_vqgan cannot encode the training's 8×8 images"),
+        (lambda o: o["train"]["kd_opt"]["cl"].update(weights=[1.0]), "has 5 levels, but there are 1 weights"),
+        (lambda o: o["train"]["kd_opt"]["ce"].update(encoder="t"), r"network_t \(EDSR\) has no codebook"),
+        (lambda o: o["network_vqgan"].update(n_embed=32), "16.* 32|32.* 16"),
+    ],
+)
+def test_what_is_refused_before_training(runner, released, change, message):
+    options = as_terms(released)
+    change(options)
+    with pytest.raises(ValueError, match=message):
+        runner.train(options)
+
+
+def test_contrast_without_a_history_network(runner, released):
+    released.pop("network_his")
+    with pytest.raises(ValueError, match="train.cl_opt needs a history network: add `network_his: true`"):
+        runner.train(released)

@@ -1,0 +1,442 @@
+"""Runs that are killed, signalled or short of disk space end as if nothing had happened."""
+
+import copy
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+PLUGIN = str(Path(__file__).with_name("fault_plugin.py"))
+SWEEP = int(os.environ.get("BASICSR_FAULT_SWEEP", 0))  # rounds of the long sweep; see docs/resume.md
+SAVED_AND_STOPPED = 75
+
+
+@pytest.fixture
+def options(options):
+    """The KD run of conftest, with the fault plug-in and without what these tests do not need."""
+    options["imports"] = [PLUGIN]
+    options["datasets"]["train"] |= {"batch_size_per_gpu": 2, "dataset_enlarge_ratio": 3}  # 6 iterations per epoch
+    options["train"]["total_iter"] = 15
+    options["logger"] |= {"save_checkpoint_freq": 4, "keep_last": 2, "keep_best": "val/psnr"}
+    options["val"] |= {"val_freq": 5, "metrics": {"psnr": options["val"]["metrics"]["psnr"]}}
+    return options
+
+
+def plain(options):
+    """The same without distillation."""
+    options = copy.deepcopy(options) | {"model_type": "SRModel"}
+    del options["network_t"], options["train"]["kd_opt"]
+    return options
+
+
+def folder_of(launcher, options):
+    return launcher.root / "experiments" / options["name"]
+
+
+def files(folder):
+    return sorted(p.name for sub in ("models", "training_states") for p in (folder / sub).iterdir())
+
+
+def log_text(folder):
+    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
+
+
+def assert_same_run(one, other):
+    """Weights, averages, best weights and everything in the last training state are equal to the bit."""
+    assert files(one) == files(other)
+    for name in files(one):
+        kind = "training_states" if name.endswith(".state") else "models"
+        contents = [torch.load(folder / kind / name, weights_only=True) for folder in (one, other)]
+        assert_equal(*contents, name)
+
+
+def assert_equal(one, other, where):
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}: {key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, (a, b) in enumerate(zip(one, other)):
+            assert_equal(a, b, f"{where}: {index}")
+    else:
+        assert one == other, where
+
+
+def finish(runs):
+    codes = [run.wait() for run in runs]
+    assert codes == [0] * len(runs), "\n".join(run.text[-3000:] for run in runs)
+
+
+PLACES = {"step": 15, "image": 6, "write": 6, "rename": 6, "delete": 2}
+
+
+def kill_several_times(launcher, options, world, rng, kills):
+    """Kill one rank or all, at random, again and again, then let the run end."""
+    for _ in range(kills):
+        place = rng.choice([*PLACES, "time"])
+        victim = 0 if place in ("write", "rename", "delete") else rng.randrange(world)
+        if place == "time":
+            runs = launcher.start_ranks(world, options, "--auto_resume", SLOW="0.02")
+            time.sleep(rng.uniform(0.2, 1.5))
+            for run in runs:
+                run.process.kill()
+        else:
+            fault = {"FAULT": f"{place}:{rng.randint(1, PLACES[place])}:SIGKILL"}
+            runs = launcher.start_ranks(world, options, "--auto_resume", each={victim: fault})
+        codes = [run.wait() for run in runs]
+        assert codes[victim] in (-signal.SIGKILL, 0), runs[victim].text[-3000:]
+        assert all(code in (-signal.SIGKILL, 0, 1) for code in codes), codes
+    finish(launcher.start_ranks(world, options, "--auto_resume"))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("recipe", ["plain", "kd"])
+def test_killed_at_random_and_resumed(launcher, options, recipe, world):
+    """Several SIGKILLs, wherever they strike, change no bit of the result, with and without loader workers."""
+    options = plain(options) if recipe == "plain" else options
+    options["datasets"]["train"]["num_worker_per_gpu"] = 0
+    whole = options | {"name": "whole"}
+    finish(launcher.start_ranks(world, whole))
+    for workers in (0, 2):
+        for repetition in range(max(SWEEP, 1)):
+            rng = random.Random(f"{recipe} {world} {workers} {repetition}")
+            options["datasets"]["train"]["num_worker_per_gpu"] = workers
+            kill_several_times(launcher, options, world, rng, kills=5 if SWEEP else 3)
+            assert_same_run(folder_of(launcher, whole), folder_of(launcher, options))
+            assert not list(folder_of(launcher, options).rglob(".*.tmp"))
+            shutil.rmtree(folder_of(launcher, options))
+
+
+@pytest.mark.parametrize("place", ["write:3", "write:4", "rename:3", "rename:4", "image:2", "delete:1"])
+def test_killed_in_the_middle_of(launcher, options, place):
+    """The network's and the state's file half written, or not yet renamed; a validation; a deletion."""
+    finish([launcher.start(options | {"name": "whole"})])
+    run = launcher.start(options, FAULT=f"{place}:SIGKILL")
+    assert run.wait() == -signal.SIGKILL
+    leftovers = list(folder_of(launcher, options).rglob(".*.tmp"))
+    assert len(leftovers) == (1 if place.startswith(("write", "rename")) else 0)
+    finish([launcher.start(options, "--auto_resume")])
+    assert_same_run(folder_of(launcher, options | {"name": "whole"}), folder_of(launcher, options))
+    assert not list(folder_of(launcher, options).rglob(".*.tmp"))
+
+
+# Signals
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("moment", [6, 7, 15])
+def test_a_signal_saves_and_stops(launcher, options, name, workers, moment):
+    """In the middle of an epoch, at its end, and in the last iteration; not at a checkpoint's iteration."""
+    if (workers, name) in ((2, "SIGTERM"), (0, "SIGINT")) and moment != 7:
+        pytest.skip("seven of the twelve cases tell what there is to tell")
+    options["datasets"]["train"]["num_worker_per_gpu"] = workers
+    finish([launcher.start(options | {"name": "whole"})])
+    run = launcher.start(options, FAULT=f"step:{moment}:{name}", SLOW="0.02")
+    assert run.wait() == SAVED_AND_STOPPED, run.text
+    folder = folder_of(launcher, options)
+    assert f"{moment}.state" in files(folder)
+    assert "Traceback" not in run.text
+    assert len(re.findall(rf"Stopped by {name} after iteration {moment}, which is saved", run.text)) == 1
+    assert "Stopped by" in log_text(folder)
+    finish([launcher.start(options, "--auto_resume")])
+    assert f"iter: {moment}." in log_text(folder)
+    log = log_text(folder)
+    assert all(len(re.findall(f"Best: .* @ {i} iter", log)) <= 2 for i in (5, 10, 15))
+    # retention counts the additional checkpoint, so only what both runs keep is compared
+    for kind, file in (("models", "net_g_latest.pth"), ("models", "net_g_best.pth")):
+        contents = [torch.load(launcher.root / "experiments" / n / kind / file) for n in ("whole", options["name"])]
+        assert_equal(*contents, file)
+
+
+def test_a_second_signal_ends_at_once(launcher, options):
+    run = launcher.start(options, FAULT="step:6:SIGTERM", SLOW="3")
+    run.wait_for("a second signal ends it at once")
+    time.sleep(0.3)
+    start = time.monotonic()
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.wait() == 128 + signal.SIGTERM
+    assert time.monotonic() - start < 2.5, "it did not wait for the iteration's end"
+    assert "6.state" not in files(folder_of(launcher, options))
+
+
+def test_one_signal_delivered_twice_counts_once(launcher, options):
+    """As GNU timeout does, to the process and to its group."""
+    run = launcher.start(options, SLOW="0.5")
+    run.wait_for("iter:       1")
+    for _ in range(2):
+        os.kill(run.process.pid, signal.SIGTERM)
+        time.sleep(0.02)
+    assert run.wait() == SAVED_AND_STOPPED
+
+
+def test_the_group_is_signalled_as_by_ctrl_c(launcher, options):
+    """Loader workers say nothing, and end."""
+    options["datasets"]["train"]["num_worker_per_gpu"] = 2
+    run = launcher.start(options, SLOW="0.1")
+    run.wait_for("iter:       2")
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert run.wait() == SAVED_AND_STOPPED
+    assert "Traceback" not in run.text
+    assert "KeyboardInterrupt" not in run.text
+
+
+def test_a_signal_before_the_training_starts(launcher, options):
+    """There is nothing to save yet."""
+    slow = launcher.root / "slow_plugin.py"
+    slow.write_text("import time\nprint('importing', flush=True)\ntime.sleep(5)\n")
+    run = launcher.start(options | {"imports": [str(slow)]})
+    run.wait_for("importing")
+    os.kill(run.process.pid, signal.SIGINT)
+    assert run.wait() == 130
+    assert "Interrupted; nothing had to be saved." in run.text
+    assert "Traceback" not in run.text
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_signal_during_validation(launcher, options, world):
+    """It stops after the present image; the validation that was due is done when the run continues."""
+    whole = options | {"name": "whole"}
+    finish(launcher.start_ranks(world, whole))
+    runs = launcher.start_ranks(world, options, each={0: {"FAULT": "image:1:SIGTERM"}}, SLOW="0.3")
+    assert [run.wait() for run in runs] == [SAVED_AND_STOPPED] * world, runs[0].text
+    folder = folder_of(launcher, options)
+    assert torch.load(folder / "training_states" / "5.state")["validation_due"]
+    assert "# psnr" not in log_text(folder)
+    finish(launcher.start_ranks(world, options, "--auto_resume"))
+    results = [
+        json.loads((f / "validation.json").read_text())["datasets"] for f in (folder_of(launcher, whole), folder)
+    ]
+    assert results[0] == results[1]
+    assert len(re.findall("# psnr", log_text(folder))) == 3
+    best = [torch.load(f / "models" / "net_g_best.pth") for f in folders]
+    assert_equal(*best, "best")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_rank_stops_all_at_one_iteration(launcher, options, rank):
+    whole = options | {"name": "whole"}
+    finish(launcher.start_ranks(2, whole))
+    runs = launcher.start_ranks(2, options, each={rank: {"FAULT": "step:6:SIGTERM"}})
+    assert [run.wait() for run in runs] == [SAVED_AND_STOPPED] * 2, runs[0].text
+    folder = folder_of(launcher, options)
+    by = "SIGTERM" if rank == 0 else "a signal to another rank"
+    assert f"Stopped by {by} after iteration 7, which is saved" in log_text(folder)
+    finish(launcher.start_ranks(2, options, "--auto_resume"))
+    latest = [torch.load(f / "models" / "net_g_latest.pth") for f in (folder_of(launcher, whole), folder)]
+    assert_equal(*latest, "latest")
+
+
+# Damaged checkpoints
+
+
+def newest(folder, kind):
+    return max((folder / kind).glob("*_12.pth" if kind == "models" else "*.state"), key=lambda p: p.stat().st_mtime)
+
+
+@pytest.mark.parametrize(
+    ("damage", "warning"),
+    [
+        ("no network", "its network net_g_12.pth is absent"),
+        ("empty network", "its network net_g_12.pth is incomplete or damaged"),
+        ("empty state", "the file is incomplete or damaged"),
+        ("garbage state", "the file is incomplete or damaged"),
+        ("folder", "the file cannot be read (Is a directory)"),
+        ("weights", "the file is no training state: it must hold epoch, iter, optimizers, schedulers"),
+    ],
+)
+def test_a_damaged_newest_checkpoint_is_passed_over(launcher, options, damage, warning):
+    finish([launcher.start(options)])
+    folder = folder_of(launcher, options)
+    result = torch.load(folder / "models" / "net_g_latest.pth")
+    state, network = folder / "training_states" / "12.state", folder / "models" / "net_g_12.pth"
+    if damage == "no network":
+        network.unlink()
+    elif damage == "empty network":
+        network.write_bytes(b"")
+    elif damage == "empty state":
+        state.write_bytes(b"")
+    elif damage == "garbage state":
+        state.write_bytes(os.urandom(1000))
+    elif damage == "folder":
+        state.unlink()
+        state.mkdir()
+    else:
+        shutil.copy(network, state)
+    run = launcher.start(options, "--auto_resume")
+    if damage == "folder":  # nothing can be written in its place either
+        assert run.wait() == 0
+        assert "A checkpoint could not be saved at iteration 12" in run.text
+    else:
+        finish([run])
+    assert f"12.state is passed over: {warning}. Looking for an earlier state." in run.text
+    assert "Resuming training from epoch: 1, iter: 8." in run.text
+    assert_equal(result, torch.load(folder / "models" / "net_g_latest.pth"), damage)
+
+
+def test_nothing_whole_starts_anew(launcher, options):
+    finish([launcher.start(options)])
+    folder = folder_of(launcher, options)
+    result = torch.load(folder / "models" / "net_g_latest.pth")
+    for state in (folder / "training_states").iterdir():
+        state.write_bytes(b"")
+    run = launcher.start(options, "--auto_resume")
+    finish([run])
+    assert run.text.count("is passed over") == 2
+    assert_equal(result, torch.load(folder / "models" / "net_g_latest.pth"), "anew")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network_g": {"num_feat": 5}}, "net_g_12.pth does not fit EDSR"),
+        (
+            {"train": {"optim_g": {"type": "AdamW", "lr": 1e-3}}},
+            "holds the optimizers Adam, and the options make AdamW",
+        ),
+        (
+            {"train": {"scheduler": {"type": "CosineAnnealingRestartLR", "periods": [20]}}},
+            "holds the schedulers MultiStepLR, and the options make CosineAnnealingRestartLR",
+        ),
+    ],
+)
+def test_the_state_of_an_incompatible_run_is_refused(runner, options, change, message):
+    """By a sentence, rather than continued from or passed over: an older state would fit no better."""
+    options = plain(options) | {"imports": []}
+    runner.train(options)
+    for section, values in change.items():
+        options[section].update(values)
+    with pytest.raises(ValueError, match=message):
+        runner.train(options, "--auto_resume")
+
+
+def test_resuming_from_another_runs_state(launcher, options):
+    """``path.resume_state`` takes the networks beside the state, and writes into its own folder."""
+    finish([launcher.start(options)])
+    folder = folder_of(launcher, options)
+    other = options | {"name": "other", "path": {"resume_state": str(folder / "training_states" / "8.state")}}
+    finish([launcher.start(other)])
+    contents = [
+        torch.load(launcher.root / "experiments" / n / "models" / "net_g_latest.pth") for n in ("tiny", "other")
+    ]
+    assert_equal(*contents, "latest")
+    (folder / "models" / "net_g_8.pth").unlink()
+    run = launcher.start(other | {"name": "third"})
+    assert run.wait() == 1
+    assert "8.state cannot be continued from: its network net_g_8.pth is absent" in run.text
+
+
+# Disk space
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_full_disk_keeps_the_previous_checkpoint(launcher, options, world):
+    """The second checkpoint cannot be written, the third can; the training goes on."""
+    full = launcher.root / "full_plugin.py"
+    full.write_text(
+        "import errno, torch\n"
+        "from basicsr.engine import checkpoint\n"
+        "def save(obj, file, original=torch.save, **kwargs):\n"
+        "    if '8.state' in getattr(file, 'name', ''):\n"
+        "        file.write(b'half')\n"
+        "        raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "    original(obj, file, **kwargs)\n"
+        "checkpoint.torch.save = save\n"
+    )
+    options["imports"] = [PLUGIN, str(full)]
+    options["logger"].pop("keep_best")
+    finish(launcher.start_ranks(world, options | {"name": "whole", "imports": []}))
+    runs = launcher.start_ranks(world, options, each={0: {"FAULT": "step:10:SIGKILL"}})
+    assert runs[0].wait() == -signal.SIGKILL
+    folder = folder_of(launcher, options)
+    assert files(folder) == ["4.state", "net_g_4.pth"]
+    sentence = r"A checkpoint could not be saved at iteration 8: .*8\.state could not be written \(.*No space left"
+    assert re.search(sentence, log_text(folder))
+    finish(launcher.start_ranks(world, options | {"imports": [PLUGIN]}, "--auto_resume"))
+    assert_same_run(launcher.root / "experiments" / "whole", folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if os.name != "posix" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system takes root and the permission to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full(launcher, options, small_disk):
+    """Checkpoints of 60 KB are kept until the disk is full; the run ends, and says at the end what is missing."""
+    options["logger"] |= {"save_checkpoint_freq": 1, "keep_last": 100}
+    options["logger"].pop("keep_best")
+    options["train"]["total_iter"] = 14
+    options["val"] |= {"val_freq": 14}
+    launcher.root = small_disk.parent
+    (small_disk.parent / "experiments").symlink_to(small_disk)
+    run = launcher.start(options)
+    assert run.wait() == 1
+    saved = sorted(int(p.stem) for p in (small_disk / "tiny" / "training_states").glob("*.state"))
+    assert saved == list(range(1, len(saved) + 1)), "what was saved is whole and in order"
+    assert re.search(rf"could not be saved at iteration {len(saved) + 1}: .*No space left on device", run.text)
+    assert "Networks could not be saved at iteration 14" in run.text
+    for iteration in saved:
+        torch.load(small_disk / "tiny" / "training_states" / f"{iteration}.state")
+        torch.load(small_disk / "tiny" / "models" / f"net_g_{iteration}.pth")
+    options["logger"]["keep_last"] = 1
+    (small_disk / "tiny" / "models" / "net_g_1.pth").unlink()
+    (small_disk / "tiny" / "training_states" / "1.state").unlink()
+    run = launcher.start(options, "--auto_resume")
+    finish([run])
+    assert files(small_disk / "tiny") == ["14.state", "net_g_14.pth", "net_g_latest.pth"]
+
+
+# Retention
+
+
+def test_keep_last_and_keep_best(launcher, options):
+    options["logger"]["save_checkpoint_freq"] = 2
+    run = launcher.start(options)
+    finish([run])
+    folder = folder_of(launcher, options)
+    assert files(folder) == [
+        "12.state",
+        "14.state",
+        "net_g_12.pth",
+        "net_g_14.pth",
+        "net_g_best.pth",
+        "net_g_latest.pth",
+    ]
+    psnr = [float(v) for v in re.findall(r"# psnr: (\S+)", log_text(folder))]
+    assert len(psnr) == 3
+    best = 5 * (psnr.index(max(psnr)) + 1)
+    assert log_text(folder).count("The best val/psnr so far") >= 1
+    whole = options | {"name": "whole"}
+    whole["logger"] = {"print_freq": 1, "save_checkpoint_freq": 5}
+    finish([launcher.start(whole)])
+    at_best = torch.load(folder_of(launcher, whole) / "models" / f"net_g_{best}.pth")
+    assert_equal(at_best, torch.load(folder / "models" / "net_g_best.pth"), "best")
+
+
+@pytest.mark.parametrize("choice", ["val/ssim", "other/psnr"])
+def test_a_wrong_keep_best_is_refused_before_anything_is_made(launcher, options, choice):
+    options["logger"]["keep_best"] = choice
+    run = launcher.start(options)
+    assert run.wait() == 2
+    assert f"logger.keep_best: '{choice}' is measured in no validation" in run.text
+    assert "val/psnr" in run.text
+    assert not (launcher.root / "experiments").exists()
