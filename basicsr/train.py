@@ -112,6 +112,27 @@ def prepare_run(opt: dict, args: Any) -> tuple[Any, dict | None]:
     return init_tb_loggers(opt), resume_state
 
 
+def train(opt: dict, args: Any, best: BestKeeper) -> None:
+    """Build what the options describe, and train it."""
+    tb_logger, resume_state = prepare_run(opt, args)
+    logger = get_root_logger()
+    train_loader, sampler, val_loaders, _, _ = create_train_val_dataloader(opt, logger)
+    model = build_model(opt)
+    if resume_state:
+        model.resume_training(resume_state)
+        logger.info(f"Resuming training from epoch: {resume_state['epoch']}, iter: {resume_state['iter']}.")
+    prefetcher = build_prefetcher(train_loader, opt, logger)
+    batch_size = train_loader.batch_size
+    try:
+        with StopSignals() as signals:
+            TrainingLoop(
+                opt, model, prefetcher, sampler, batch_size, val_loaders, tb_logger, best, signals, resume_state
+            ).run()
+    finally:
+        if tb_logger:
+            tb_logger.close()
+
+
 def train_pipeline(root_path: str) -> None:
     """Everything from the command line to the trained network.
 
@@ -123,32 +144,9 @@ def train_pipeline(root_path: str) -> None:
     """
     opt, args = parse_options(root_path, is_train=True)
     opt["root_path"] = root_path
-    best = BestKeeper(opt)
+    best = BestKeeper(opt)  # refuses a wrong logger.keep_best before anything is made
     with ending_together():
-        tb_logger, resume_state = prepare_run(opt, args)
-        logger = get_root_logger()
-        train_loader, sampler, val_loaders, _, _ = create_train_val_dataloader(opt, logger)
-        model = build_model(opt)
-        if resume_state:
-            model.resume_training(resume_state)
-            logger.info(f"Resuming training from epoch: {resume_state['epoch']}, iter: {resume_state['iter']}.")
-        try:
-            with StopSignals() as signals:
-                TrainingLoop(
-                    opt,
-                    model,
-                    build_prefetcher(train_loader, opt, logger),
-                    sampler,
-                    train_loader.batch_size,
-                    val_loaders,
-                    tb_logger,
-                    best,
-                    signals,
-                    resume_state,
-                ).run()
-        finally:
-            if tb_logger:
-                tb_logger.close()
+        train(opt, args, best)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHORT = " --force_yml train:total_iter=2 datasets:train:batch_size_per_gpu=1 val:val_freq=2"
+SHORT = " --force_yml logger:print_freq=1 train:total_iter=2 datasets:train:batch_size_per_gpu=1 val:val_freq=2"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +43,7 @@ def test_the_readme_s_commands_work(checkout):
     """Every command of a ``bash`` block, in order; trainings are cut to two iterations."""
     commands = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
     assert len(commands) >= 4
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PORT": "0"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PORT": str(free_port())}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     for command in commands:
         if "train" in command and "-opt" in command or "dist_train" in command:
@@ -44,7 +51,7 @@ def test_the_readme_s_commands_work(checkout):
         result = subprocess.run(command, shell=True, cwd=checkout, env=env, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, f"{command}\n{result.stdout[-1000:]}{result.stderr[-3000:]}"
     log = next((checkout / "experiments" / "my_run").glob("train_*.log")).read_text()
-    assert "l_gradient" in log or "gradient" in log
+    assert "l_gradient: " in log
     assert (checkout / "results" / "quickstart_test_teacher" / "results.md").is_file()
 
 

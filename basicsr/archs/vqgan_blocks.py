@@ -68,8 +68,8 @@ class AttnBlock(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``softmax(qᵀ k / √C)`` applied to ``v``, for tokens in columns.
 
-    On CUDA it is the fused kernel, which keeps the N×N weights out of memory. On a CPU two matrix products are as fast in
-    float32 with one head of hundreds of channels, and twice to four times as fast in bfloat16.
+    On CUDA it is the fused kernel, which keeps the N×N weights out of memory. On a CPU, with one head of hundreds of
+    channels, two matrix products are as fast in float32 and two to four times as fast in bfloat16.
 
     Args:
         q: Queries (B, C, N).

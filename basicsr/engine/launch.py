@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.logger import write_to_log_file
 from basicsr.utils.options import OptionError
 from basicsr.utils.paths import default_root
 from basicsr.utils.rendezvous import LaunchError
@@ -27,6 +28,13 @@ def launch(pipeline: Callable[[str], None]) -> None:
         if get_dist_info()[0] == 0:
             print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_OPTIONS)
+    except (ValueError, KeyError, OSError, ImportError, FloatingPointError) as error:
+        # The kinds that our own checks raise. The traceback goes to the log, for the cases that are bugs after all.
+        if not write_to_log_file("The run ended with an error.", error):
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {text}\n(The traceback is in the run's log file.)", file=sys.stderr)
+        sys.exit(1)
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -35,7 +36,8 @@ def ending_together() -> Iterator[None]:
     world = get_dist_info()[1]
     try:
         yield
-    except RunStopped:
+    except RunStopped as stop:
+        _release(stop)
         _leave()
         raise
     except BaseException as error:
@@ -45,6 +47,7 @@ def ending_together() -> Iterator[None]:
         if not (isinstance(error, RuntimeError) and _LOST_CONNECTION.search(str(error))):
             _tell(roster, error)
             raise
+        _release(error)
         lost = _find_lost(roster)
         get_root_logger().error(
             f"The run ends: {lost}. What was computed since the last checkpoint is lost; --auto_resume continues from "
@@ -53,6 +56,11 @@ def ending_together() -> Iterator[None]:
         raise SystemExit(1) from error
     else:
         _leave()
+
+
+def _release(error: BaseException) -> None:
+    """Let go of what the frames that have raised still hold: above all the loaders, whose workers then end in order."""
+    traceback.clear_frames(error.__traceback__)
 
 
 def _leave() -> None:

@@ -20,6 +20,9 @@ _HOME = {
 __all__ = sorted([*_HOME, "calculate_metric"])
 
 
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> Any:
     """Compute one metric as an option file describes it.
 
@@ -34,6 +37,7 @@ def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: If there is no ``type``.
         KeyError: If no such metric is registered.
+        ValueError: If the metric compares with a ground truth and there is none.
     """
     if "type" not in opt:
         raise ValueError(f"a metric needs the key 'type', as in {{type: calculate_psnr}}; these are given: {dict(opt)}")
@@ -42,7 +46,11 @@ def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> Any:
     parameters = inspect.signature(metric).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         data = {key: value for key, value in data.items() if key in parameters}
-    return metric(**data, **own_options)
+    given = {**data, **own_options}
+    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in given and p.kind in NAMED]
+    if "img2" in missing:
+        raise ValueError(f"the metric {opt['type']} compares with a ground truth, and the data set gives none")
+    return metric(**given)
 
 
 def __getattr__(name: str) -> Any:

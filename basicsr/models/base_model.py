@@ -15,6 +15,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from basicsr.engine.checkpoint import atomic_save, cpu_state_dict, load_weights
+from basicsr.engine.distributed import settle_buckets
 from basicsr.engine.ema import update_ema
 from basicsr.engine.evaluator import DatasetResult, evaluate
 from basicsr.engine.report import run_facts, write_report
@@ -129,16 +130,16 @@ class BaseModel:
 
     def _visual_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
         folder = Path(self.opt["path"]["visualization"])
-        if self.is_train:
+        if self.opt["is_train"]:
             return folder / name / f"{Path(name).name}_{current_iter}.png"
         suffix = (self.opt.get("val") or {}).get("suffix") or self.opt["name"]
         return folder / dataset_name / f"{name}_{suffix}.png"
 
     @master_only
     def _write_results(self, current_iter: int | str) -> None:
-        facts = run_facts(self.opt, current_iter if self.is_train else None)
-        root = self.opt["path"]["experiments_root" if self.is_train else "results_root"]
-        write_report(root, "validation" if self.is_train else "results", self.results.values(), facts)
+        facts = run_facts(self.opt, current_iter if self.opt["is_train"] else None)
+        root = self.opt["path"]["experiments_root" if self.opt["is_train"] else "results_root"]
+        write_report(root, "validation" if self.opt["is_train"] else "results", self.results.values(), facts)
 
     def _initialize_best_metric_results(self, dataset_name: str) -> None:
         if dataset_name in self.best_metric_results:
@@ -162,7 +163,7 @@ class BaseModel:
         lines = [f"Validation {dataset_name}"]
         for metric, value in self.metric_results.items():
             line = f"\t # {metric}: {value:.4f}"
-            if self.is_train:
+            if self.opt["is_train"]:
                 best = self.best_metric_results[dataset_name][metric]
                 line += f"\tBest: {best['val']:.4f} @ {best['iter']} iter"
             lines.append(line)
@@ -178,11 +179,13 @@ class BaseModel:
         if not self.is_train or not any(p.requires_grad for p in net.parameters()):
             return net
         if self.opt["dist"]:
-            return DistributedDataParallel(
+            wrapped = DistributedDataParallel(
                 net,
                 device_ids=[torch.cuda.current_device()] if self.device.type == "cuda" else None,
                 find_unused_parameters=self.opt.get("find_unused_parameters", False),
             )
+            settle_buckets(wrapped)
+            return wrapped
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
 
     def get_bare_model(self, net: nn.Module) -> nn.Module:
@@ -218,6 +221,8 @@ class BaseModel:
         if not (inspect.isclass(optimizer_class) and issubclass(optimizer_class, torch.optim.Optimizer)):
             raise ValueError(f"optimizer type '{optim_type}': torch.optim has no optimiser of that name")
         accepted = inspect.signature(optimizer_class).parameters
+        if "betas" in kwargs:  # BasicSR's files write 0 for 0.0, which torch refuses
+            kwargs["betas"] = tuple(float(beta) for beta in kwargs["betas"])
         if "fused" in accepted and not {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys():
             kwargs["fused"] = True
         return optimizer_class(params, lr=lr, **kwargs)

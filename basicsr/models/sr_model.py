@@ -52,6 +52,11 @@ class SRModel(BaseModel):
         if opt["path"].get("pretrain_network_g"):
             self._load_generator(self.net_g, "params" if self.is_train else "params_ema")
         if self.is_train:
+            # Here, since plug-ins replace init_training_settings.
+            self.timer = StepTimer(self.device)
+            self.guard = FiniteGuard(self.device, opt["train"].get("max_bad_steps", 100))
+            self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.runtime.precision == "fp16")
+            self._prints = 0
             self.init_training_settings()
 
     def _own_runtime(self) -> NetworkRuntime:
@@ -71,10 +76,6 @@ class SRModel(BaseModel):
         """Prepare for training: average, losses, optimiser, schedule."""
         train = self.opt["train"]
         self.net_g.train()
-        self.timer = StepTimer(self.device)
-        self._prints = 0
-        self.guard = FiniteGuard(self.device, train.get("max_bad_steps", 100))
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.runtime.precision == "fp16")
         self.accumulate = train.get("accumulate", 1)
         batch_size = self.opt["datasets"]["train"].get("batch_size_per_gpu", self.accumulate)
         if batch_size % self.accumulate:

@@ -55,6 +55,21 @@ def get_root_logger(
     return logger
 
 
+def write_to_log_file(message: str, error: BaseException) -> bool:
+    """Write a message and an exception's traceback to the root logger's files, and not to the screen.
+
+    Returns:
+        Whether there is a file.
+    """
+    logger = get_root_logger()
+    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    trace = (type(error), error, error.__traceback__)
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), trace)
+    for handler in files:
+        handler.handle(record)
+    return bool(files)
+
+
 class AvgTimer:
     """Mean duration of a repeated step, over a sliding window.
 

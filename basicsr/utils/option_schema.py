@@ -110,6 +110,8 @@ class IOBackendOptions(Section):
     model_config = ConfigDict(extra="allow")
     type: Literal["disk", "lmdb", "memmap"]
     """`disk`: image files in folders; `lmdb`: a database; `memmap`: decoded images."""
+    verify: bool = False
+    """With `memmap`: check every image's checksum when it is opened."""
 
 
 class DatasetOptions(Section):

@@ -145,9 +145,7 @@ def main() -> None:
     parser.add_argument("--data", help="where to keep the images; a temporary folder by default")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each loader in a round (default 3)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="per second of CPU; for a busy machine, without workers"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="per second of CPU, without workers; on a busy machine")
     parser.add_argument("--measure", nargs="+", choices=list(ENDINGS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.reference and options.measure:
