@@ -75,6 +75,12 @@ class KDContext:
     def _part(self, name: str) -> AbstractContextManager:
         return self._timer.part(name) if self._timer else nullcontext()
 
+    def _network(self, name: str) -> FrozenNetwork:
+        if name not in self._frozen:
+            known = ", ".join(f"network_{key}" for key in self._frozen) or "none is defined"
+            raise ValueError(f"a distillation term asks for network_{name}; frozen networks: {known}")
+        return self._frozen[name]
+
     @property
     def output(self) -> Tensor:
         return self.student.output
@@ -110,7 +116,7 @@ class KDContext:
 
     def _run_teacher(self, name: str) -> dict[str, Pass]:
         if name not in self._passes:
-            network = self._frozen[name]
+            network = self._network(name)
             views = self._views.get(name, {})
             together = [key for key, image in views.items() if image.shape == self.lq.shape]
             batch = torch.cat([self.lq, *(views[key] for key in together)]) if together else self.lq
@@ -141,7 +147,7 @@ class KDContext:
     def encoding(self, encoder: str, input_range: InputRange, name: str) -> Encoding:
         """The feature levels of the student's output (``'student'``, with gradients) or of announced images."""
         work = self._encoders[encoder, input_range]
-        network = self._frozen[encoder]
+        network = self._network(encoder)
         if name not in work.done:
             if name == "student":
                 with self._part("encoder"):

@@ -98,5 +98,5 @@ class FeatureTaps:
 
 
 def _glob_to_regex(pattern: str) -> str:
-    parts = {"**": ".*", "*": r"[^.]+"}
-    return "".join(parts.get(token, re.escape(token)) for token in re.split(r"(\*\*|\*)", pattern))
+    parts = {"**.": r"(?:.*\.)?", "**": ".*", "*": r"[^.]*"}
+    return "".join(parts.get(token, re.escape(token)) for token in re.split(r"(\*\*\.|\*\*|\*)", pattern))

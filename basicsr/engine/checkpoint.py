@@ -105,6 +105,11 @@ def load_file(path: str | os.PathLike) -> Any:
         ValueError: If it is damaged, or holds pickled objects other than tensors and plain values.
     """
     path = local_path(path)
+    return load_with_stand_ins(path) if path.suffix == ".ckpt" else _read(path)
+
+
+def _read(path: Path) -> Any:
+    """:func:`load_file` for a local file."""
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {path} does not exist")
     try:
@@ -126,8 +131,36 @@ def load_file(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path} is damaged or not a checkpoint: {type(error).__name__}: {error}") from error
 
 
+def load_with_stand_ins(path: str | os.PathLike) -> Any:
+    """Read a file of PyTorch's in which objects of other libraries may lie beside the tensors.
+
+    Lightning's checkpoints hold some of its own (and need not hold them for us). Each is replaced by an empty object
+    of a stand-in class, so that no code is run and the library need not be installed.
+    """
+    stand_ins: dict[str, type] = {}
+    while True:
+        try:
+            with torch.serialization.safe_globals(list(stand_ins.values())):
+                return _read(local_path(path))
+        except ValueError as error:
+            foreign = re.search(r"GLOBAL (\S+)", str(error.__cause__))
+            if not isinstance(error.__cause__, pickle.UnpicklingError) or not foreign or foreign[1] in stand_ins:
+                raise
+            stand_ins[foreign[1]] = _stand_in(foreign[1])
+
+
+def _stand_in(full_name: str) -> type:
+    """A class of that name whose objects take anything and are nothing."""
+    module, _, name = full_name.rpartition(".")
+
+    def take(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Take what the real class would be given."""
+
+    return type(name, (), {"__module__": module, "__init__": take, "__setstate__": take})
+
+
 def extract_state_dict(checkpoint: Any, param_key: str | None = "params", source: str = "the checkpoint") -> dict:
-    """The state dict inside a checkpoint, with wrapper prefixes stripped.
+    """The state dict inside a checkpoint, its keys as they are.
 
     Args:
         checkpoint: What a file held: a state dict, or a mapping that holds one under ``params``, ``params_ema`` or
@@ -145,7 +178,7 @@ def extract_state_dict(checkpoint: Any, param_key: str | None = "params", source
                 checkpoint = checkpoint[key]
                 break
         if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
-            return {strip_prefixes(key): value for key, value in checkpoint.items()}
+            return dict(checkpoint)
         found = ", ".join(map(str, list(checkpoint)[:8])) or "nothing"
         raise ValueError(f"{source} holds no state dict; it has the keys {found}")
     raise ValueError(f"{source} holds no state dict but a {type(checkpoint).__name__}")
@@ -176,6 +209,10 @@ def load_weights(
         ValueError: If ``strict`` and something differs: lists missing, unexpected and wrong-shape keys.
     """
     state = extract_state_dict(load_file(path), param_key, str(path))
+    own = net.state_dict().keys()
+    stripped = {strip_prefixes(key): value for key, value in state.items()}
+    if len(own & stripped.keys()) >= len(own & state.keys()):  # fewer fit where a part of the network is named "module"
+        state = stripped
     wrong: dict[str, str] = {}
     try:
         # The network decides what fits: it may ignore keys that can be derived, such as attention masks.
@@ -187,6 +224,10 @@ def load_weights(
         wrong = {name: f"{name} {saved} in the file, {own} in the network" for name, saved, own in found}
         result = net.load_state_dict({k: v for k, v in state.items() if k not in wrong}, strict=False)
     missing = [key for key in result.missing_keys if key not in wrong]
+    if own and not (own & state.keys()) - wrong.keys():
+        raise ValueError(
+            f"{path} is of no use to {type(net).__name__}: not one of its keys fits ({_some(list(state))})"
+        )
     differences = [
         f"{len(keys)} {what}: {_some(keys)}"
         for what, keys in (
@@ -209,5 +250,13 @@ def _some(items: list[str], limit: int = 12) -> str:
 
 
 def cpu_state_dict(net: nn.Module) -> dict[str, Tensor]:
-    """A network's state dict on the CPU, without wrapper prefixes: what is written to files."""
-    return {strip_prefixes(key): value.detach().cpu() for key, value in net.state_dict().items()}
+    """A network's state dict on the CPU, as it is written to files.
+
+    Args:
+        net: The network, without DDP or DataParallel around it; torch.compile's prefix is removed.
+    """
+    state = net.state_dict()
+    return {
+        key.replace("_orig_mod.", ""): value.detach().cpu() if isinstance(value, Tensor) else value
+        for key, value in state.items()
+    }

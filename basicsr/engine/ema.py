@@ -19,11 +19,17 @@ def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
         decay: In [0, 1].
     """
     averages, values = [], []
-    for target, source in [*zip(ema.parameters(), net.parameters()), *zip(ema.buffers(), net.buffers())]:
-        if target.is_floating_point() and decay > 0:
+    for target, source in zip(ema.parameters(), net.parameters()):
+        if decay > 0:
             averages.append(target)
             values.append(source.detach())
         else:
             target.copy_(source)
     if averages:
         torch._foreach_lerp_(averages, values, 1 - decay)
+    for target, source in zip(ema.buffers(), net.buffers()):
+        if target.is_floating_point() and decay > 0:
+            # What is equal stays: a mask of −inf would become NaN.
+            target.copy_(torch.where(target == source, target, torch.lerp(target, source, 1 - decay)))
+        else:
+            target.copy_(source)

@@ -16,7 +16,7 @@ class FiniteGuard:
 
     Args:
         device: Where the training is.
-        limit: How many steps in a row may be skipped.
+        limit: At so many skipped steps in a row the training stops.
     """
 
     def __init__(self, device: torch.device, limit: int) -> None:
@@ -40,8 +40,8 @@ class FiniteGuard:
         Returns:
             1.0 if the step must be skipped, else 0.0, a float32 tensor on the device.
         """
-        norms = torch._foreach_norm(list(gradients)) if gradients else []
-        finite = torch.stack([norm.float() for norm in norms]).sum().isfinite() if norms else self._skipped.isfinite()
+        norms = torch._foreach_norm(list(gradients), torch.inf) if gradients else [self._skipped]
+        finite = torch.stack([norm.float() for norm in norms]).isfinite().all()
         bad = (~finite).float()
         flags = ~torch.stack([loss.detach().float().sum() for loss in losses.values()]).isfinite()
         numbers = self._numbers(tuple(losses))
@@ -66,7 +66,7 @@ class FiniteGuard:
         """What has been skipped since the last report, as a sentence; None if nothing. Waits for the device.
 
         Raises:
-            FloatingPointError: If more steps in a row than the limit were skipped.
+            FloatingPointError: If as many steps in a row as the limit were skipped.
         """
         skipped, longest, iteration, number = torch.stack(
             [self._skipped, self._longest, *self._first.unbind()]
@@ -77,8 +77,8 @@ class FiniteGuard:
         sentence = f"{int(skipped)} step(s) were skipped; at iteration {int(iteration)}, the first, {culprit}"
         if longest >= self.limit:
             raise FloatingPointError(
-                f"{sentence}. {int(longest)} in a row are more than train.max_bad_steps allows ({self.limit}): lower "
-                f"the learning rate or that loss's weight, clip gradients (train.clip_grad_norm), or use fp32."
+                f"{sentence}. {int(longest)} in a row reach train.max_bad_steps ({self.limit}): lower the "
+                f"learning rate or that loss's weight, clip gradients (train.clip_grad_norm), or use fp32."
             )
         self._skipped.zero_()
         self._longest.copy_(self._in_a_row)

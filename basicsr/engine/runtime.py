@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -59,9 +60,9 @@ class NetworkRuntime:
             yield
 
     def run(self, net: nn.Module, x: Tensor) -> Tensor:
-        """``net(x)`` in this precision and layout; the result is as precise as ``x``."""
+        """``net(x)`` in this precision and layout; the result, or each tensor in it, is as precise as ``x``."""
         if self.channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         with self.computing(x.device):
             y = net(x)
-        return y.to(x.dtype)
+        return tree_map(lambda part: part.to(x.dtype) if isinstance(part, Tensor) else part, y)

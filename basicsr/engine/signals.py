@@ -21,6 +21,7 @@ STOPPED = 75
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END = b"\0"
+_PACE = 0.2  # seconds between two questions to the other ranks
 
 _active: StopSignals | None = None
 
@@ -59,8 +60,10 @@ class StopSignals:
         self.settle = 0.2 if world == 1 else 1.0
         self._handlers: dict[signal.Signals, Any] = {}
         self._group: Any = None
-        self._flag = torch.zeros(1, dtype=torch.int32)
+        self._question = torch.zeros(2, dtype=torch.float64)  # whether to stop; seconds of the last iteration
         self._answer: Any = None
+        self._rest = 0
+        self._last_time = 0.0
 
     def __enter__(self) -> StopSignals:
         global _active
@@ -99,18 +102,26 @@ class StopSignals:
         """Whether the run is to stop after this iteration; the same on every rank.
 
         Every rank must ask after every iteration. The ranks' wishes travel while the next iteration is computed and
-        are read after it, so that asking costs no waiting; a run therefore goes on for one iteration after the one in
-        which the signal came.
+        are read after it. They are sent every fifth of a second or so: the ranks share the longest duration of an
+        iteration as well, and so agree on how many to let pass. A run therefore goes on for a moment, and at least
+        for one iteration after the one in which the signal came.
         """
         if self._group is None:
             return self.requested is not None
+        now = time.monotonic()
+        duration, self._last_time = now - self._last_time, now
         if self._answer is not None:
             self._answer.wait()
             self._answer = None
-            if self._flag.item():
+            stop, longest = self._question.tolist()
+            if stop:
                 return True
-        self._flag.fill_(self.requested is not None)
-        self._answer = dist.all_reduce(self._flag, dist.ReduceOp.MAX, self._group, async_op=True)
+            self._rest = int(_PACE / max(longest, 1e-6))
+        if self._rest > 0:
+            self._rest -= 1
+            return False
+        self._question[0], self._question[1] = float(self.requested is not None), duration
+        self._answer = dist.all_reduce(self._question, dist.ReduceOp.MAX, self._group, async_op=True)
         return False
 
     def _watch(self) -> None:

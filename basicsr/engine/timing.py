@@ -25,18 +25,20 @@ class StepTimer:
         self.seconds: dict[str, float] = {}
         self._stack: list[str] = []
         self._since = time.perf_counter()
-        self._step_end = self._since
-        self._waited = 0.0
+        self._step_end: float | None = None
+        self._waited: float | None = None
 
     def batch_arrived(self) -> None:
-        """Call when a batch has been handed over: the time since the last step's end was spent waiting for it."""
-        self._waited = time.perf_counter() - self._step_end
+        """Call when a batch has been handed over: the time since the last step's end was spent waiting for it.
+
+        Unless there is no last step, or something else came between."""
+        self._waited = None if self._step_end is None else time.perf_counter() - self._step_end
 
     def start(self, measure: bool) -> None:
         """Begin a step; the parts of the last measured one are kept unless this one is measured."""
         self.measuring = measure
         if measure:
-            self.seconds = {"data": self._waited}
+            self.seconds = {} if self._waited is None else {"data": self._waited}
             self._since = self._now()
 
     @contextmanager
@@ -59,6 +61,10 @@ class StepTimer:
             self._book()
             self.measuring = False
         self._step_end = time.perf_counter()
+
+    def interrupted(self) -> None:
+        """Call when something else came between two steps, such as a validation: the wait is then not for data."""
+        self._step_end = None
 
     def _book(self) -> None:
         """Book the time since the last booking to the innermost part."""

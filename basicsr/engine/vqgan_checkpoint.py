@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import pickle
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from basicsr.archs.vqgan_arch import ENCODER_KEYS
 
-from .checkpoint import atomic_save, extract_state_dict, load_file
+from .checkpoint import atomic_save, extract_state_dict, load_with_stand_ins, strip_prefixes
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,8 @@ def strip_checkpoint(source: str | os.PathLike, target: str | os.PathLike) -> St
     source, target = Path(source), Path(target)
     if target.suffix not in (".pth", ".safetensors"):
         raise ValueError(f"{target}: the result is written as .pth or .safetensors, not as '{target.suffix}'")
-    state = extract_state_dict(load_with_stand_ins(source), None, str(source))
+    found = extract_state_dict(load_with_stand_ins(source), None, str(source))
+    state = {strip_prefixes(key): value for key, value in found.items()}
     absent = [part for part in (*ENCODER_KEYS[:2], "quantize.embedding.") if not any(k.startswith(part) for k in state)]
     if absent:
         raise ValueError(f"{source} holds no VQGAN with a codebook: it has no key that begins with {', '.join(absent)}")
@@ -70,34 +67,6 @@ def strip_checkpoint(source: str | os.PathLike, target: str | os.PathLike) -> St
     else:
         atomic_save({"state_dict": kept}, target)
     return StripReport(_count(kept), _count(dropped), source.stat().st_size, target.stat().st_size)
-
-
-def load_with_stand_ins(path: str | os.PathLike) -> Any:
-    """:func:`load_file`, but objects of other libraries in the file do not prevent it.
-
-    Lightning's checkpoints hold some of its own (and need not hold them for us). Each is replaced by an empty object
-    of a stand-in class, so that no code is run and the library need not be installed.
-    """
-    stand_ins: dict[str, type] = {}
-    while True:
-        try:
-            with torch.serialization.safe_globals(list(stand_ins.values())):
-                return load_file(path)
-        except ValueError as error:
-            foreign = re.search(r"GLOBAL (\S+)", str(error.__cause__))
-            if not isinstance(error.__cause__, pickle.UnpicklingError) or not foreign or foreign[1] in stand_ins:
-                raise
-            stand_ins[foreign[1]] = _stand_in(foreign[1])
-
-
-def _stand_in(full_name: str) -> type:
-    """A class of that name whose objects take anything and are nothing."""
-    module, _, name = full_name.rpartition(".")
-
-    def take(self: Any, *args: Any, **kwargs: Any) -> None:
-        """Take what the real class would be given."""
-
-    return type(name, (), {"__module__": module, "__init__": take, "__setstate__": take})
 
 
 def _save_safetensors(state: dict[str, Tensor], target: Path) -> None:

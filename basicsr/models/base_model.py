@@ -90,6 +90,8 @@ class BaseModel:
             self.dist_validation(dataloader, current_iter, tb_logger, save_img)
         else:
             self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+        if hasattr(self, "timer"):
+            self.timer.interrupted()
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
         """Validation in a process group. A subclass's own ``nondist_validation`` runs on rank 0, as it expects."""
@@ -142,16 +144,11 @@ class BaseModel:
         write_report(root, "validation" if self.opt["is_train"] else "results", self.results.values(), facts)
 
     def _initialize_best_metric_results(self, dataset_name: str) -> None:
-        if dataset_name in self.best_metric_results:
-            return
-        self.best_metric_results[dataset_name] = {
-            metric: {
-                "better": options.get("better", "higher"),
-                "val": float("-inf") if options.get("better", "higher") == "higher" else float("inf"),
-                "iter": -1,
-            }
-            for metric, options in self.opt["val"]["metrics"].items()
-        }
+        best = self.best_metric_results.setdefault(dataset_name, {})
+        for metric, options in self.opt["val"]["metrics"].items():
+            better = options.get("better", "higher")
+            worst = float("-inf") if better == "higher" else float("inf")
+            best.setdefault(metric, {"better": better, "val": worst, "iter": -1})
 
     def _update_best_metric_result(self, dataset_name: str, metric: str, value: float, current_iter: int | str) -> None:
         best = self.best_metric_results[dataset_name][metric]
@@ -232,14 +229,19 @@ class BaseModel:
         options = dict(self.opt["train"]["scheduler"])
         name = options.pop("type")
         scheduler_class = getattr(lr_scheduler, name, None) or getattr(torch.optim.lr_scheduler, name, None)
-        if scheduler_class is None:
-            raise ValueError(f"train.scheduler.type: there is no scheduler '{name}' here or in torch.optim")
+        if not (inspect.isclass(scheduler_class) and issubclass(scheduler_class, torch.optim.lr_scheduler.LRScheduler)):
+            raise ValueError(
+                f"train.scheduler.type: there is no scheduler '{name}' here or in torch.optim.lr_scheduler"
+            )
         self.schedulers = [scheduler_class(optimizer, **options) for optimizer in self.optimizers]
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """Set the rates of iteration ``current_iter`` (from 1); linear warm-up over the first ``warmup_iter``."""
         if current_iter > 1:
             for scheduler in self.schedulers:
+                # A schedule of torch.optim goes on from the last rate, which must be its own and not the warm-up's.
+                for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr()):
+                    group["lr"] = rate
                 scheduler.step()
         if current_iter < warmup_iter:
             for optimizer in self.optimizers:

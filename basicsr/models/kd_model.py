@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr.archs import build_network
 from basicsr.distill import build_term
@@ -83,6 +83,8 @@ class KDModel(SRModel):
         for name, options in (self.opt["train"].get("kd_opt") or {}).items():
             if options is None:  # a derived option file removes an inherited term so
                 continue
+            if hasattr(terms, name):
+                raise ValueError(f"train.kd_opt.{name}: this name is taken by PyTorch; choose another for the term")
             term = build_term(name, options).to(self.device)
             try:
                 term.setup(self)
@@ -150,22 +152,23 @@ class KDModel(SRModel):
 
     @torch.no_grad()
     def _probe(self, network: str) -> Pass:
-        """Run a network, in eval mode, on one random patch of the size it will be trained on."""
+        """Run a network on one random patch of the size it will be trained on, in the mode in which it will run."""
         taps = self._taps(network)
         net = self.get_bare_model(self.net_g) if network == "g" else self.frozen[network]
         dataset = self.opt["datasets"]["train"]
         size = (dataset.get("gt_size") or 64 * self.opt.get("scale", 1)) // self.opt.get("scale", 1)
-        was_training = net.training
+        statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
         with preserved_rng(), taps.recording(watch=True) as features:
-            patch = torch.rand(1, 1 if dataset.get("color") == "y" else 3, size, size, device=self.device)
-            net.eval()
+            # two patches, since batch statistics need more than one value
+            patch = torch.rand(2, 1 if dataset.get("color") == "y" else 3, size, size, device=self.device)
             try:
                 output = net(patch)
             except RuntimeError as error:
                 raise ValueError(f"network_{network} cannot run on a patch {tuple(patch.shape)}: {error}") from error
             finally:
-                net.train(was_training)
-        return Pass(output, features)
+                for buffer, value in statistics:
+                    buffer.copy_(value)
+        return Pass(output[:1], {path: feature[:1] for path, feature in features.items()})
 
     # One iteration.
 
@@ -187,11 +190,28 @@ class KDModel(SRModel):
             with self.timer.part("terms"):
                 value = term(context)
             parts = value if isinstance(value, dict) else {"": value}
+            self._check_values(name, parts)
             weighted = {f"l_{name}_{part}".rstrip("_"): weight * v for part, v in parts.items()}
+            clash = weighted.keys() & losses.keys()
+            if clash:
+                raise ValueError(
+                    f"train.kd_opt.{name}: {', '.join(sorted(clash))} is the name of another loss; rename the term"
+                )
             if term.schedule.log_grad and current_iter % self.opt["logger"]["print_freq"] == 0:
                 self._gradient_log |= self._compare_gradients(name, sum(weighted.values()), supervised)
             losses |= weighted
+        if losses and isinstance(self.net_g, DistributedDataParallel):
+            # DDP waits for every parameter that the output depends on, also where only inner features count.
+            first = next(iter(losses))
+            losses[first] = losses[first] + 0.0 * self.output.sum()
         return losses
+
+    @staticmethod
+    def _check_values(name: str, parts: dict[str, Any]) -> None:
+        for value in parts.values():
+            if not (isinstance(value, Tensor) and value.numel() == 1):
+                found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+                raise ValueError(f"train.kd_opt.{name}: a term returns a scalar tensor or a dict of them, not {found}")
 
     def _run_student_on(self, image: Tensor) -> Tensor:
         with self.timer.part("student"):
@@ -211,10 +231,10 @@ class KDModel(SRModel):
             log[f"cos_{name}"] = torch.cosine_similarity(own, gradient(supervised), dim=0)
         return log
 
-    def after_backward(self) -> None:
+    def share_gradients(self) -> None:
+        """Average the adapters' gradients."""
         if self.opt["dist"]:
             average_gradients(self.term_parameters())
-        super().after_backward()
 
     def optimize_parameters(self, current_iter: int) -> None:
         super().optimize_parameters(current_iter)

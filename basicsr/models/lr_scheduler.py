@@ -6,15 +6,30 @@ So warm-up and resuming cannot change what comes after them, as they can where e
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 
-class MultiStepRestartLR(LRScheduler):
+class ClosedFormLR(LRScheduler):
+    """A schedule whose rate depends on the iteration and the options alone."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the position. Milestones, periods and rates are those of the options, also when they have changed
+        since, or when the state was saved by BasicSR."""
+        self.last_epoch = state_dict["last_epoch"]
+        self._step_count = state_dict.get("_step_count", self.last_epoch + 1)
+        rates = self.get_lr()
+        for group, base, rate in zip(self.optimizer.param_groups, self.base_lrs, rates):
+            group["initial_lr"], group["lr"] = base, rate
+        self._last_lr = rates
+
+
+class MultiStepRestartLR(ClosedFormLR):
     """Multiply the rate by ``gamma`` at each milestone; start again at each restart.
 
     Args:
@@ -60,7 +75,7 @@ class MultiStepLR(MultiStepRestartLR):
         super().__init__(optimizer, milestones, gamma, last_epoch=last_epoch)
 
 
-class CosineAnnealingRestartLR(LRScheduler):
+class CosineAnnealingRestartLR(ClosedFormLR):
     """Cosine annealing to ``eta_min`` over each period in turn (SGDR, Loshchilov and Hutter 2017).
 
     Args:
@@ -88,7 +103,8 @@ class CosineAnnealingRestartLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        index = min(bisect_right(self.ends, self.last_epoch), len(self.periods) - 1)
+        # The last iteration of a period, at eta_min, still belongs to it, as in BasicSR.
+        index = min(bisect_left(self.ends, self.last_epoch), len(self.periods) - 1)
         start = self.ends[index] - self.periods[index]
         progress = min((self.last_epoch - start) / self.periods[index], 1.0)
         weight = self.restart_weights[index]

@@ -93,13 +93,12 @@ class SRModel(BaseModel):
         self.setup_schedulers()
 
     def _init_ema(self) -> None:
-        self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).requires_grad_(False)
+        net = self.runtime.lay_out(build_network(self.opt["network_g"]))
+        self.net_g_ema = net.to(self.device).requires_grad_(False).eval()
+        self.model_ema(0)  # also where a file is loaded: it may lack some of the weights
         if self.opt["path"].get("pretrain_network_g"):
             path = self.opt["path"]
             self.load_network(self.net_g_ema, path["pretrain_network_g"], path.get("strict_load_g", True), "params_ema")
-        else:
-            self.model_ema(0)
-        self.net_g_ema.eval()
 
     def build_losses(self) -> None:
         """Build the losses that ``train`` names."""
@@ -216,6 +215,7 @@ class SRModel(BaseModel):
 
     def update_parameters(self, current_iter: int, losses: dict[str, Tensor]) -> None:
         """One step of the optimiser, unless the gradients are not finite."""
+        self.share_gradients()  # first of all, so that all ranks judge the same gradients
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer_g)
         self.after_backward()
@@ -226,6 +226,9 @@ class SRModel(BaseModel):
             self.scaler.update()
         else:
             step_unless(self.optimizer_g, bad)
+
+    def share_gradients(self) -> None:
+        """Average, over the ranks, the gradients that DDP does not see; there are none here."""
 
     def after_backward(self) -> None:
         """Between the backward pass and the step: clip the gradients' norm where ``train`` asks for it."""

@@ -44,7 +44,9 @@ def get_root_logger(
         logger.addHandler(handler)
         logger.propagate = False
         logger._basicsr_ready = True  # type: ignore[attr-defined]
-    logger.setLevel(log_level if rank == 0 else logging.ERROR)
+        logger.setLevel(log_level if rank == 0 else logging.ERROR)
+    elif rank != 0:  # the process group may have been joined since
+        logger.setLevel(logging.ERROR)
     if log_file is not None and rank == 0:
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
             logger.removeHandler(handler)
@@ -71,7 +73,7 @@ def write_to_log_file(message: str, error: BaseException) -> bool:
 
 
 class AvgTimer:
-    """Mean duration of a repeated step, over a sliding window.
+    """Mean duration of a repeated step since the last ``window`` steps were complete.
 
     ``start()`` … ``record()`` … ``record()``: each record is the time since the last record or start.
     """
@@ -91,11 +93,11 @@ class AvgTimer:
         now = time.perf_counter()
         self.current_time = now - self.start_time
         self.start_time = now
-        if self.count == self.window:
-            self.total_time, self.count = self.avg_time, 1
         self.total_time += self.current_time
         self.count += 1
         self.avg_time = self.total_time / self.count
+        if self.count > self.window:
+            self.total_time, self.count = 0.0, 0
 
     def get_current_time(self) -> float:
         return self.current_time
@@ -109,7 +111,7 @@ class MessageLogger:
 
     Args:
         opt: The options: ``name``, ``logger.print_freq``, ``logger.use_tb_logger``, ``train.total_iter``.
-        start_iter: Iterations done before this process (not counted in the estimate of the time left).
+        start_iter: The first iteration of this process; the time left is estimated from it on.
         tb_logger: A TensorBoard writer, or None.
     """
 

@@ -64,9 +64,9 @@ class Registry:
         known = self._objects.get(name)
         if known is None or _same_source(known, obj):
             self._objects[name] = obj
-        elif _is_ours(obj):
+        elif _is_ours(obj) and not _is_ours(known):
             self._objects[f"{name}_basicsr"] = obj
-        elif _is_ours(known):
+        elif _is_ours(known) and not _is_ours(obj):
             self._objects[f"{name}_basicsr"] = known
             self._objects[name] = obj
         else:

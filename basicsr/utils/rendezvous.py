@@ -95,11 +95,10 @@ def call_roll(rank: int, world: int, address: str, port: int, timeout: float) ->
     me = Member(rank, world, socket.gethostname(), os.getpid(), restarts)
     token = secrets.token_hex(8)
     store.set(f"join/{rank}", json.dumps({"token": token, "member": asdict(me)}))
-    deadline = time.monotonic() + timeout
     if rank == 0:
-        session, members = token, _lead(store, me, token, deadline, timeout)
+        session, members = token, _lead(store, me, token, timeout)
     else:
-        session, members = _follow(store, me, token, deadline, timeout, f"{address}:{port}")
+        session, members = _follow(store, me, token, timeout, f"{address}:{port}")
     return Roster(PrefixStore(session, store), members)
 
 
@@ -126,8 +125,9 @@ def _open_store(rank: int, world: int, address: str, port: int, timeout: float) 
     return PrefixStore("basicsr", store)
 
 
-def _lead(store: Any, me: Member, session: str, deadline: float, timeout: float) -> list[Member]:
+def _lead(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
     present = {0: me}
+    deadline = time.monotonic() + timeout
     while len(present) < me.world_size:
         for rank in set(range(me.world_size)) - present.keys():
             entry = _read(store, f"join/{rank}")
@@ -165,18 +165,20 @@ def _call_off(store: Any, session: str, sentence: str) -> None:
     raise LaunchError(sentence)
 
 
-def _follow(
-    store: Any, me: Member, token: str, deadline: float, timeout: float, place: str
-) -> tuple[str, list[Member]]:
+def _follow(store: Any, me: Member, token: str, timeout: float, place: str) -> tuple[str, list[Member]]:
     from torch.distributed import DistError
 
+    session = None
+    deadline = time.monotonic() + timeout
     try:
         while time.monotonic() <= deadline:
             entry = _read(store, f"join/{me.rank}")
             if entry["token"] != token:
                 other = Member(**entry["member"])
                 raise LaunchError(f"two processes have RANK={me.rank}: this one ({me}) and {other}")
-            session = _read(store, f"call/{token}")
+            called = _read(store, f"call/{token}")
+            if called != session:  # rank 0 is there, and will say within its own time how it ends
+                session, deadline = called, time.monotonic() + timeout + 100 * _PAUSE
             if session is not None:
                 store.set(f"ack/{session}/{token}", "")
                 outcome = _read(store, f"go/{session}")

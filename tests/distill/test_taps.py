@@ -44,7 +44,13 @@ def test_records_the_module_s_output(net):
 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
-    [("body.*", ["body.0", "body.1"]), ("*", ["head", "act", "body", "pair"]), ("**.1", ["body.1"])],
+    [
+        ("body.*", ["body.0", "body.1"]),
+        ("*", ["head", "act", "body", "pair"]),
+        ("**.1", ["body.1"]),
+        ("**.head", ["head"]),
+        ("head*", ["head"]),
+    ],
 )
 def test_globs_match_in_the_order_of_definition(net, pattern, expected):
     assert FeatureTaps(net, "network_g").add(pattern) == expected

@@ -92,7 +92,7 @@ def test_resuming_on_three_ranks_is_bit_identical(launcher, options):
 
 def test_resuming_on_another_number_of_ranks(launcher, options):
     """It goes on where the data stood, and says that the random numbers are others."""
-    runs = launcher.start_ranks(2, options, each={0: {"FAULT": "step:6:SIGTERM"}})
+    runs = launcher.start_ranks(2, options, each={0: {"FAULT": "step:6:SIGTERM"}}, SLOW="0.25")
     assert [run.wait() for run in runs] == [75, 75]
     runs = launcher.start_ranks(1, options, "--auto_resume")
     finish(runs)
@@ -241,7 +241,7 @@ def test_an_error_of_one_rank_reaches_the_others(launcher, options, place):
     rank = 0 if place == "write" else 1
     runs = launcher.start_ranks(2, options, each={rank: {"FAULT": f"{place}:2:raise"}})
     assert [run.wait() for run in runs] == [1, 1]
-    assert "ValueError: the plug-in raised this" in runs[rank].text
+    assert "the plug-in raised this" in runs[rank].text
     if rank == 1:
         log = log_text(launcher.root / "experiments" / "tiny")
         assert re.search(r"rank 1 \(.*\) failed with ValueError: the plug-in raised this", log)
@@ -264,18 +264,24 @@ def test_slurm_starts_two_processes(launcher, options):
     assert_same_weights(latest(launcher, "torchrun"), latest(launcher, "tiny"))
 
 
-def torchrun(launcher, options, *arguments, prefix=(), **environment):
-    """``torchrun`` in its own process, with its output in a file."""
+def write_options(launcher, options):
     path = launcher.root / f"{options['name']}.yml"
     path.write_text(yaml.safe_dump({**options, "path": {"experiments_root": f"{launcher.root}/experiments"}}))
-    output = launcher.root / f"torchrun_{time.monotonic_ns()}.txt"
-    command = [*prefix, sys.executable, "-m", "torch.distributed.run", *arguments, "basicsr/train.py"]
+    return str(path)
+
+
+def start(launcher, command, **environment):
+    """A command in its own process, with its output in a file."""
+    output = launcher.root / f"output_{time.monotonic_ns()}.txt"
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     with open(output, "w") as file:
-        process = subprocess.Popen(
-            [*command, "-opt", str(path), "--launcher", "pytorch"], cwd=REPOSITORY, env=env, stdout=file, stderr=file
-        )
-    return process, output
+        return subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=file, stderr=file), output
+
+
+def torchrun(launcher, options, *arguments, prefix=(), **environment):
+    command = [*prefix, sys.executable, "-m", "torch.distributed.run", *arguments, "basicsr/train.py"]
+    command += ["-opt", write_options(launcher, options), "--launcher", "pytorch"]
+    return start(launcher, command, **environment)
 
 
 def wait_for(outputs, processes, timeout=180):
@@ -288,26 +294,43 @@ def wait_for(outputs, processes, timeout=180):
     return codes
 
 
-def test_two_hosts_and_an_elastic_restart(launcher, options):
-    """Two torchruns meet by TCP; a rank on the second host dies once; all are restarted, and continue exactly."""
-    finish(launcher.start_ranks(2, options | {"name": "whole"}))
-    once = launcher.root / "once.py"
-    once.write_text(
+@pytest.fixture
+def dies_once(launcher):
+    """A plug-in by which rank 1 is killed in iteration 7, but only the first time."""
+    plugin = launcher.root / "once.py"
+    plugin.write_text(
         "import os, pathlib\n"
         f"flag = pathlib.Path({str(launcher.root / 'died')!r})\n"
         "if os.environ['RANK'] == '1' and not flag.exists():\n"
         "    flag.touch()\n"
         "    os.environ['FAULT'] = 'step:7:SIGKILL'\n"
     )
-    options["imports"] = [str(once), PLUGIN]
-    hosts = ("--nnodes=2", "--nproc_per_node=1", "--max-restarts=1", "--rdzv_backend=c10d", "--rdzv_id=test")
-    hosts += (f"--rdzv_endpoint=127.0.0.1:{free_port()}",)
-    started = [torchrun(launcher, options, *hosts) for _ in range(2)]
+    return [str(plugin), PLUGIN]
+
+
+def assert_restarted(launcher, options, started):
     codes = wait_for([output for _, output in started], [process for process, _ in started])
     text = "\n".join(output.read_text()[-3000:] for _, output in started)
-    assert codes == [0, 0], text
+    assert codes == [0] * len(started), text
     assert "Resuming training from epoch: 1, iter: 4." in log_text(launcher.root / "experiments" / "tiny"), text
+    finish(launcher.start_ranks(2, options | {"name": "whole", "imports": []}))
     assert_same_weights(latest(launcher, "whole"), latest(launcher, "tiny"))
+
+
+def test_dist_train_restarts_exactly(launcher, options, dies_once):
+    """``scripts/dist_train.sh`` with MAX_RESTARTS: all ranks are restarted, and continue by themselves."""
+    command = ["bash", "scripts/dist_train.sh", "2", write_options(launcher, options | {"imports": dies_once})]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    assert_restarted(launcher, options, [start(launcher, command, PATH=path, PORT=free_port(), MAX_RESTARTS="1")])
+
+
+def test_two_hosts_restart_exactly(launcher, options, dies_once):
+    """Two torchruns meet by TCP; a rank on the second dies; only one of them need have counted that as a restart."""
+    hosts = ("--nnodes=2", "--nproc_per_node=1", "--max-restarts=1", "--rdzv_backend=c10d", "--rdzv_id=test")
+    hosts += (f"--rdzv_endpoint=127.0.0.1:{free_port()}",)
+    assert_restarted(
+        launcher, options, [torchrun(launcher, options | {"imports": dies_once}, *hosts) for _ in range(2)]
+    )
 
 
 def test_torchrun_passes_signals_on(launcher, options):
@@ -353,20 +376,14 @@ def network_namespaces():
 
 
 def test_two_network_namespaces(launcher, options, network_namespaces):
-    """Two hosts that see each other by a network alone; then the network is cut, and both say so."""
+    """Two hosts that see each other by a network alone."""
     hosts, address = network_namespaces
     port = free_port()
-
-    def start(name, **environment):
-        started = []
-        for rank, (namespace, cable) in enumerate(hosts):
-            arguments = ("--nnodes=2", f"--node_rank={rank}", f"--master_addr={address}", f"--master_port={port}")
-            prefix = ("ip", "netns", "exec", namespace)
-            env = {"GLOO_SOCKET_IFNAME": cable, **environment}
-            started.append(torchrun(launcher, options | {"name": name}, *arguments, prefix=prefix, **env))
-        return started
-
-    started = start("tiny")
+    started = []
+    for rank, (namespace, cable) in enumerate(hosts):
+        arguments = ("--nnodes=2", f"--node_rank={rank}", f"--master_addr={address}", f"--master_port={port}")
+        prefix = ("ip", "netns", "exec", namespace)
+        started.append(torchrun(launcher, options, *arguments, prefix=prefix, GLOO_SOCKET_IFNAME=cable))
     codes = wait_for([output for _, output in started], [process for process, _ in started])
     assert codes == [0, 0], "\n".join(output.read_text()[-3000:] for _, output in started)
     finish(launcher.start_ranks(2, options | {"name": "whole"}))

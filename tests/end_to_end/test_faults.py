@@ -210,7 +210,7 @@ def test_a_signal_during_validation(launcher, options, world):
     """Whatever is left of the validation is done, and the run goes on to the same end when it is continued."""
     whole = options | {"name": "whole"}
     finish(launcher.start_ranks(world, whole))
-    runs = launcher.start_ranks(world, options, each={0: {"FAULT": "image:1:SIGTERM"}})
+    runs = launcher.start_ranks(world, options, each={0: {"FAULT": "image:1:SIGTERM"}}, SLOW="0.05")
     assert [run.wait() for run in runs] == [SAVED_AND_STOPPED] * world, runs[0].text
     finish(launcher.start_ranks(world, options, "--auto_resume"))
     folders = (folder_of(launcher, whole), folder_of(launcher, options))
@@ -224,7 +224,7 @@ def test_a_signal_during_validation(launcher, options, world):
 def test_a_signal_to_one_rank_stops_all_at_one_iteration(launcher, options, rank):
     whole = options | {"name": "whole"}
     finish(launcher.start_ranks(2, whole))
-    runs = launcher.start_ranks(2, options, each={rank: {"FAULT": "step:6:SIGTERM"}})
+    runs = launcher.start_ranks(2, options, each={rank: {"FAULT": "step:6:SIGTERM"}}, SLOW="0.25")
     assert [run.wait() for run in runs] == [SAVED_AND_STOPPED] * 2, runs[0].text
     folder = folder_of(launcher, options)
     by = "SIGTERM" if rank == 0 else "a signal to another rank"

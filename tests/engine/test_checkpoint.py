@@ -80,6 +80,23 @@ def test_half_precision_weights_load_into_float32(net, tmp_path):
     torch.testing.assert_close(target[0].weight, net[0].weight, rtol=1e-3, atol=1e-4)
 
 
+def test_a_part_named_module_keeps_its_name(tmp_path):
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.Linear(2, 2)
+
+    holder = Holder()
+    torch.save(checkpoint.cpu_state_dict(holder), tmp_path / "w.pth")
+    assert load_weights(Holder(), tmp_path / "w.pth") == []
+
+
+def test_a_file_of_which_nothing_fits_is_refused_even_when_not_strict(net, tmp_path):
+    torch.save({"other.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"of no use to Sequential: not one of its keys fits \(other.weight\)"):
+        load_weights(net, tmp_path / "w.pth", strict=False)
+
+
 def test_a_mismatch_lists_every_kind(net, tmp_path):
     state = net.state_dict()
     state["0.weight"] = torch.zeros(4, 1, 3, 3)

@@ -41,7 +41,7 @@ def test_constant_buffers_stay_as_they_are():
     """Tables such as attention masks must not drift by rounding."""
     ema, net = nn.Module(), nn.Module()
     for module in (ema, net):
-        module.register_buffer("mask", torch.tensor([0.0, -100.0, 0.1]))
+        module.register_buffer("mask", torch.tensor([0.0, -100.0, 0.1, float("-inf")]))
     for _ in range(10):
         update_ema(ema, net, 0.999)
     assert torch.equal(ema.mask, net.mask)

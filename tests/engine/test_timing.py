@@ -22,6 +22,10 @@ def clock(monkeypatch):
 
 def test_a_step_is_split_and_inner_parts_count_for_themselves(clock):
     timer = StepTimer(torch.device("cpu"))
+    clock.now += 50  # start-up is no waiting for data
+    timer.batch_arrived()
+    timer.start(measure=False)
+    timer.end()
     clock.now += 2
     timer.batch_arrived()
     timer.start(measure=True)
@@ -35,6 +39,18 @@ def test_a_step_is_split_and_inner_parts_count_for_themselves(clock):
     assert timer.seconds == {"data": 2, "other": 1, "terms": 3, "teacher": 4}
     assert timer.summary() == "10.000 s: data 20 %, other 10 %, terms 30 %, teacher 40 %"
     assert timer.loader_share() == 0.2
+
+
+def test_what_comes_between_steps_is_no_waiting_for_data(clock):
+    timer = StepTimer(torch.device("cpu"))
+    timer.end()
+    timer.interrupted()
+    clock.now += 30
+    timer.batch_arrived()
+    timer.start(measure=True)
+    clock.now += 1
+    timer.end()
+    assert timer.seconds == {"other": 1}
 
 
 def test_other_steps_are_not_measured(clock):

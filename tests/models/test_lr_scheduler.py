@@ -36,8 +36,26 @@ def test_cosine_equals_torch():
 
 def test_cosine_restarts():
     values = rates(lr_scheduler.CosineAnnealingRestartLR, 8, periods=[2, 4], restart_weights=[1, 0.5], eta_min=0.02)
-    half = [0.02 + 0.5 * 0.08 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]
-    assert values == pytest.approx([0.1, 0.06, *half, 0.02, 0.02])
+    # as BasicSR 1.4.2 does: eta_min is reached at the end of each period, 0.1 → 0.02, then 0.06 → 0.02
+    half = [0.02 + 0.5 * 0.08 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(1, 4)]
+    assert values == pytest.approx([0.1, 0.06, 0.02, *half, 0.02, 0.02])
+
+
+def test_a_state_gives_the_position_and_the_options_the_rest():
+    """BasicSR keeps milestones as a Counter in its states; and a resumed run may have other options."""
+    from collections import Counter
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = lr_scheduler.MultiStepLR(optimizer, [3, 7], 0.5)
+    optimizer.param_groups[0]["initial_lr"] = 5.0  # as a loaded optimiser state would leave it
+    scheduler.load_state_dict({"last_epoch": 4, "milestones": Counter({1: 1}), "base_lrs": [5.0], "_last_lr": [5.0]})
+    values = []
+    for _ in range(4):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert values == pytest.approx([0.05, 0.05, 0.05, 0.025])
+    assert optimizer.param_groups[0]["initial_lr"] == 0.1
 
 
 @pytest.mark.parametrize("steps", [1, 4, 9])

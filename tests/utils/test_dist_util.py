@@ -45,3 +45,17 @@ def test_slurm_variables_are_translated(monkeypatch):
 def test_outside_a_process_group():
     assert dist_util.get_dist_info() == (0, 1)
     assert dist_util.master_only(lambda x: x + 1)(2) == 3
+
+
+@pytest.mark.parametrize(
+    ("named", "cuda", "expected"),
+    [
+        (None, False, "gloo"),
+        ("nccl", False, "gloo"),
+        (None, True, "cpu:gloo,cuda:nccl"),
+        ("nccl", True, "cpu:gloo,cuda:nccl"),
+        ("gloo", True, "cpu:gloo,cuda:gloo"),
+    ],
+)
+def test_nccl_for_gpus_and_gloo_for_the_cpu(named, cuda, expected):
+    assert dist_util.group_backend(named, cuda) == expected

@@ -38,11 +38,12 @@ def test_a_user_s_object_takes_precedence_in_any_order(order):
     assert registry.get("Net_basicsr") is objects["basicsr.archs.x"]
 
 
-def test_two_users_objects_with_one_name():
+@pytest.mark.parametrize("modules", [("user_a", "user_b"), ("basicsr.archs.a", "basicsr.archs.b")])
+def test_two_objects_of_one_origin_with_one_name(modules):
     registry = Registry("thing")
-    registry.register(make("Net", "user_a"))
-    with pytest.raises(KeyError, match=r"'Net' is registered twice: by user_a and by user_b"):
-        registry.register(make("Net", "user_b"))
+    registry.register(make("Net", modules[0]))
+    with pytest.raises(KeyError, match=f"'Net' is registered twice: by {modules[0]} and by {modules[1]}"):
+        registry.register(make("Net", modules[1]))
 
 
 def test_a_file_imported_under_two_names_registers_once(tmp_path, monkeypatch):
