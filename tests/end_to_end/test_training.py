@@ -189,6 +189,18 @@ def test_two_processes(runner, options):
     other = run("torch.distributed.launch", "tiny_launch", "--auto_resume")
     assert "Resuming training from epoch: 0, iter: 4" in log_text(other)
     assert_same_weights(weights(one), weights(other))
+    # two processes with two images each do what one process with four does
+    options["datasets"]["train"]["batch_size_per_gpu"] = 4
+    single = runner.train({**copy.deepcopy(options), "name": "tiny_single"})
+    for name, value in weights(single)["params"].items():
+        torch.testing.assert_close(value, weights(one)["params"][name], rtol=1e-4, atol=1e-5)
+    # a hint stage, in which only inner features count
+    options["datasets"]["train"]["batch_size_per_gpu"] = 2
+    options["train"].pop("pixel_opt")
+    options["train"]["kd_opt"]["feat"]["end"] = 4
+    options["train"]["kd_opt"]["logits"]["start"] = 5
+    hint = run("torch.distributed.run", "tiny_hint")
+    assert re.search(r"iter: +2, .* l_feat: \S+ $", log_text(hint), re.M)
     # validation spread over the ranks equals a test of the same weights in one process
     report = json.loads((one / "validation.json").read_text())["datasets"]["val"]
     test_options = {key: options[key] for key in ("scale", "num_gpu", "manual_seed", "network_g")}
@@ -280,7 +292,10 @@ def test_network_and_term_from_outside_the_package(runner, options):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"logits": {"type": "LogitsKD", "teacher": "t_2"}}, r"kd_opt.logits: network_t_2 is not defined.*network_t"),
+        (
+            {"logits": {"type": "LogitsKD", "teacher": "t_2"}},
+            r"kd_opt.logits.teacher .*: network_t_2 is not defined.*network_t",
+        ),
         (
             {"feat": {"type": "FitNets", "pairs": [{"student": "bodi.0", "teacher": "body.0"}]}},
             r"kd_opt.feat: no module of network_g matches 'bodi.0'; near misses: body.0",
