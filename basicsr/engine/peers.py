@@ -60,7 +60,10 @@ def ending_together() -> Iterator[None]:
 
 def _release(error: BaseException) -> None:
     """Let go of what the frames that have raised still hold: above all the loaders, whose workers then end in order."""
-    traceback.clear_frames(error.__traceback__)
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__context__
 
 
 def _leave() -> None:
