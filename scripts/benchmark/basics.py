@@ -26,7 +26,6 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 
 SWINIR_M = {"type": "SwinIR", "upscale": 4, "img_size": 48, "window_size": 8, "depths": [6] * 6, "embed_dim": 180}
 SWINIR_M |= {"num_heads": [6] * 6, "mlp_ratio": 2, "upsampler": "pixelshuffle", "resi_connection": "1conv"}
-STAND_IN = "import sys; sys.path.insert(0, sys.argv[1]); from _reference import load_reference; "
 
 
 def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[float, float]:
@@ -41,17 +40,17 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: i
 
 
 def import_times(reference: str, repeats: int) -> tuple[float, float]:
-    """``import basicsr`` in a fresh interpreter, the interpreter's own start taken off."""
-    env = {**os.environ, "PYTHONPATH": sys.path[0]}
-    here = str(Path(__file__).parent)
+    """Median seconds of ``import basicsr`` in fresh interpreters."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([sys.path[0], str(Path(__file__).parent)])}
+    theirs = f"from _reference import load_reference; load_reference({reference!r}, ['basicsr'])"
 
-    def run(code: str) -> None:
-        subprocess.run([sys.executable, "-c", code, here], env=env, check=True, capture_output=True)
+    def run(code: str) -> float:
+        timed = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
+        result = subprocess.run([sys.executable, "-c", timed], env=env, check=True, capture_output=True, text=True)
+        return float(result.stdout.splitlines()[-1])
 
-    theirs = f"{STAND_IN}load_reference({reference!r}, ['basicsr'])"
-    bare, _ = compare(lambda: run("pass"), lambda: None, repeats)
-    ours, other = compare(lambda: run("import basicsr"), lambda: run(theirs), repeats)
-    return ours - bare, other - bare
+    pairs = [(run("import basicsr"), run(theirs)) for _ in range(repeats)]
+    return tuple(statistics.median(column) for column in zip(*pairs))
 
 
 def main() -> None:
