@@ -26,6 +26,7 @@ from basicsr.utils.img_util import imwrite, tensor2img
 from basicsr.utils.logger import get_root_logger
 
 from .rng import preserved_rng
+from .signals import EvaluationStopped, stop_requested
 
 
 @dataclass
@@ -78,14 +79,18 @@ def evaluate(
     Raises:
         ValueError: If an image cannot be measured, for instance since a metric needs a ground truth and the data set
             has none; the message names the image.
+        EvaluationStopped: On all ranks, when a signal asks one of them to stop.
     """
     rank, world = get_dist_info() if spread else (0, 1)
+    may_stop = spread or get_dist_info()[1] == 1  # not where rank 0 evaluates alone and the others wait for it
     dataset = loader.dataset
     indices = range(rank, len(dataset), world)
     shard = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=loader.num_workers)
     rows: list[Row] = []
     with preserved_rng(), tqdm(total=len(indices), unit="image", disable=not _show(progress, rank)) as bar:
         for index, data in zip(indices, shard):
+            if may_stop and stop_requested():
+                break
             name = image_name(data, dataset.opt)
             bar.set_description(f"Test {name}")
             model.feed_data(data)
@@ -104,6 +109,8 @@ def evaluate(
         gathered: list[Any] = [None] * world
         dist.all_gather_object(gathered, rows)
         rows = sorted((row for part in gathered for row in part), key=lambda row: row.index)
+    if len(rows) < len(dataset):
+        raise EvaluationStopped
     _warn_of_oddities(dataset.opt["name"], rows)
     return DatasetResult(
         dataset.opt["name"],

@@ -220,13 +220,16 @@ def test_a_signal_before_the_training_starts(launcher, options):
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_signal_during_validation(launcher, options, world):
-    """Whatever is left of the validation is done, and the run goes on to the same end when it is continued."""
+    """It ends after the present image, and is done when the run is continued, to the same end."""
     whole = options | {"name": "whole"}
     finish(launcher.start_ranks(world, whole))
-    runs = launcher.start_ranks(world, options, each={0: {"FAULT": "image:1:SIGTERM"}}, SLOW="0.05")
+    runs = launcher.start_ranks(world, options, each={0: {"FAULT": "image:1:SIGTERM"}}, SLOW="0.3")
     assert [run.wait() for run in runs] == [SAVED_AND_STOPPED] * world, runs[0].text
-    finish(launcher.start_ranks(world, options, "--auto_resume"))
     folders = (folder_of(launcher, whole), folder_of(launcher, options))
+    assert torch.load(folders[1] / "training_states" / "5.state")["validation_due"]
+    assert "# psnr" not in log_text(folders[1])
+    finish(launcher.start_ranks(world, options, "--auto_resume"))
+    assert len(re.findall("# psnr", log_text(folders[1]))) == 3
     results = [json.loads((folder / "validation.json").read_text())["datasets"] for folder in folders]
     assert results[0] == results[1]
     for name in ("net_g_latest.pth", "net_g_best.pth"):
