@@ -115,8 +115,7 @@ class DCR(KDTerm):
         """
         if self.history_source == "ema" and not hasattr(model, "net_g_ema"):
             raise ValueError("history_source: ema follows the student's average; set train.ema_decay above 0")
-        if model.output_shape("g") != model.output_shape(self.teacher):
-            raise ValueError(f"network_{self.teacher} gives images of another shape than network_g")
+        shape = model.check_teacher(self.teacher)
         levels = probe_encoder(model, self.encoder).levels
         if len(levels) != len(self.weights):
             raise ValueError(
@@ -124,8 +123,8 @@ class DCR(KDTerm):
             )
         self.history = build_network(model.opt["network_g"]).to(model.device).requires_grad_(False).eval()
         self.history.load_state_dict(self._source(model).state_dict())
-        shapes = {"student_shape": model.output_shape("g"), "module_shape": model.output_shape(self.teacher)}
-        self._rows = [{"student": "output", "network": self.teacher, "module": "output", "adapter": "–", **shapes}]
+        row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
+        self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 
     def _source(self, model: KDModel) -> torch.nn.Module:
         return model.net_g_ema if self.history_source == "ema" else model.get_bare_model(model.net_g)

@@ -89,8 +89,7 @@ class DMM(KDTerm):
         Raises:
             ValueError: If a network is missing or does not fit.
         """
-        if model.output_shape("g") != model.output_shape(self.teacher):
-            raise ValueError(f"network_{self.teacher} gives images of another shape than network_g")
+        model.check_teacher(self.teacher)
         latent = probe_encoder(model, self.encoder, latent=True).latent
         self.codebook = [model.frozen_network(self.encoder).net.codebook]  # in a list: no part of the term's state
         row = {"student": "output", "student_shape": tuple(latent.shape), "network": self.encoder, "module": "latent"}

@@ -40,8 +40,7 @@ class LCR(KDTerm):
         Raises:
             ValueError: If it is missing, or its output has another shape than the student's.
         """
-        if model.output_shape("g") != model.output_shape(self.teacher):
-            raise ValueError(f"network_{self.teacher} gives images of another shape than network_g")
+        model.check_teacher(self.teacher)
 
     def prepare(self, ctx: KDContext) -> None:
         self._augmentation = InvertibleAugmentation.draw(len(ctx.lq), self.prob, ctx.lq.device)

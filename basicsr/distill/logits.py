@@ -45,22 +45,9 @@ class LogitsKD(KDTerm):
         Raises:
             ValueError: If it is not defined, or its output has another shape than the student's.
         """
-        own, other = model.output_shape("g"), model.output_shape(self.teacher)
-        if own != other:
-            raise ValueError(
-                f"network_g gives an image of shape {own} and network_{self.teacher} one of {other}; they must agree "
-                f"(check upscale and the number of output channels)"
-            )
-        self._rows = [
-            {
-                "student": "output",
-                "student_shape": own,
-                "network": self.teacher,
-                "module": "output",
-                "module_shape": other,
-                "adapter": "–",
-            }
-        ]
+        shape = model.check_teacher(self.teacher)
+        row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
+        self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 
     def forward(self, ctx: KDContext) -> Tensor:
         return self.criterion(ctx.output, ctx.teacher(self.teacher).output)

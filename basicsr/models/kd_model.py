@@ -114,6 +114,20 @@ class KDModel(SRModel):
             self._output_shapes[network] = tuple(self._probe(network).output.shape)
         return self._output_shapes[network]
 
+    def check_teacher(self, name: str) -> tuple[int, ...]:
+        """The shape of the output that the student and a teacher both give for one training patch.
+
+        Raises:
+            ValueError: If there is no such teacher, or the shapes differ.
+        """
+        own, other = self.output_shape("g"), self.output_shape(name)
+        if own != other:
+            raise ValueError(
+                f"network_g gives an image of shape {own} and network_{name} one of {other}; they must agree (check "
+                f"upscale and the number of output channels)"
+            )
+        return own
+
     def tap(self, network: str, pattern: str) -> dict[str, tuple[int, ...]]:
         """Record, from now on, the outputs of modules in every pass.
 
