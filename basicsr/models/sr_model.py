@@ -255,7 +255,7 @@ class SRModel(BaseModel):
             workers = self.opt["datasets"]["train"].get("num_worker_per_gpu", 0)
             get_root_logger().warning(
                 f"{self.timer.loader_share():.0%} of the step is spent waiting for data: raise num_worker_per_gpu (now "
-                f"{workers}) where there are idle cores, cut the images into sub-images, or use a faster io_backend."
+                f"{workers}) where there are idle cores, cut the images into sub-images, or use io_backend: memmap."
             )
 
     def test(self) -> None:
