@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from basicsr.data import build_dataloader, build_dataset
+from basicsr.engine.host_memory import keep_freed_memory
 from basicsr.engine.launch import launch
 from basicsr.engine.peers import ending_together
 from basicsr.engine.report import markdown_table
@@ -50,6 +51,7 @@ def test_pipeline(root_path: str) -> None:
     Args:
         root_path: The folder below which ``results`` lies.
     """
+    keep_freed_memory()
     opt, args = parse_options(root_path, is_train=False)
     with ending_together():
         prepare_run(opt, args)

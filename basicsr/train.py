@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
+from basicsr.engine.host_memory import keep_freed_memory
 from basicsr.engine.launch import launch
 from basicsr.engine.peers import ending_together
 from basicsr.engine.resume import find_resume_state
@@ -142,6 +143,7 @@ def train_pipeline(root_path: str) -> None:
     Raises:
         SystemExit: With code 75 when SIGTERM or SIGINT stopped the run and it was saved; see docs/resume.md.
     """
+    keep_freed_memory()
     opt, args = parse_options(root_path, is_train=True)
     opt["root_path"] = root_path
     best = BestKeeper(opt)  # refuses a wrong logger.keep_best before anything is made

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from basicsr.archs import build_network
 from basicsr.data.data_util import IMAGE_EXTENSIONS
 from basicsr.engine.checkpoint import load_weights
+from basicsr.engine.host_memory import keep_freed_memory
 from basicsr.engine.image_restorer import ImageRestorer, read_picture
 from basicsr.engine.restore import Restorer, RestoreSettings
 from basicsr.utils.img_util import imwrite
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; 1 if images failed, each of which is named; 2 if there was nothing that could be started.
     """
+    keep_freed_memory()
     try:
         jobs, ignored = plan_jobs(Path(args.input), Path(args.output), args.suffix)
         restorer = build_restorer(args)

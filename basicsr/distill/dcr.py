@@ -37,9 +37,9 @@ def contrast(anchor: Encoding, positive: Encoding, negatives: Encoding, weights:
     """
     total = anchor.levels[0].new_zeros((), dtype=torch.float32)
     for weight, a, p, n in zip(weights, anchor.levels, positive.levels, negatives.levels):
-        n = n.unflatten(0, (-1, len(a)))
-        count = len(n)
-        total = total + weight * _mean(a - p, distance) / (count * _mean(a - n, distance) + EPSILON)
+        # One negative at a time: all differences at once are the step's largest tensors.
+        far = torch.stack([_mean(a - negative, distance) for negative in n.split(len(a))]).sum()
+        total = total + weight * _mean(a - p, distance) / (far + EPSILON)
     return total
 
 

@@ -1,10 +1,13 @@
 """Time of a DCKD step (SwinIR ×2 as released, random weights): ours against the straightforward order of the release.
 
-    python scripts/benchmark/dckd_step.py [--batch 2] [--threads 2] [--repeats 3] [--device cpu] [--compile]
+    python scripts/benchmark/dckd_step.py [--reference FOLDER] [--batch 2] [--threads 2] [--rounds 3] [--repeats 2]
+        [--device cpu] [--compile]
 
-Straightforward means: the history network sees its inputs and the encoder each image one after the other, each image is
-encoded once for the contrast, and student and teacher once more for the cross-entropy. Both do the same arithmetic on
-the same draws; the five losses are printed so that they can be compared. Peak memory is that of a process of its own.
+Straightforward means: the encoder sees one image (a batch of B) after the other, each once for the contrast, and
+student and teacher once more for the cross-entropy. With ``--reference`` it also runs as the release does, with the
+SwinIR of PyPI's basicsr 1.4.2 and the encoder's activation as ``x · sigmoid(x)``. All do the same sums on the same
+draws (stochastic depth is off); the five losses are printed so that they can be compared. Each measurement is a process
+of its own, with its peak memory, and the variants take turns; times are medians of all steps but each process's first.
 """
 
 from __future__ import annotations
@@ -22,19 +25,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, w
 
 import torch
 import torch.nn.functional as F
+from _reference import load_reference
 
+from basicsr.archs import vqgan_blocks
 from basicsr.distill.augmentation import InvertibleAugmentation
 from basicsr.distill.dcr import EPSILON
+from basicsr.engine.host_memory import keep_freed_memory
 from basicsr.models import build_model
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options import load_options
 
 OPTIONS = Path(__file__).resolve().parents[2] / "options/train/SwinIR/train_SwinIR_SRx2_DCKD_release.yml"
+RELEASE = "as released: straightforward, basicsr 1.4.2's SwinIR, fp32"
 VARIANTS = {
-    "straightforward, fp32": {"order": "straightforward", "precision": "fp32"},
-    "ours, fp32": {"order": "ours", "precision": "fp32"},
-    "ours, frozen networks in bf16": {"order": "ours", "precision": "bf16"},
-    "ours, all in bf16": {"order": "ours", "precision": "bf16", "student": "bf16"},
+    RELEASE: {"order": "straightforward"},
+    "straightforward, our networks, fp32": {"order": "straightforward"},
+    "ours, fp32": {},
+    "ours, teacher and history in bf16": {"t": "bf16", "history": "bf16"},
+    "ours, all frozen networks in bf16": {"t": "bf16", "history": "bf16", "vqgan": "bf16"},
+    "ours, student too": {"t": "bf16", "history": "bf16", "vqgan": "bf16", "g": "bf16"},
 }
 
 
@@ -44,13 +53,29 @@ def make_model(variant: dict, device: str, compiled: bool):
     opt, _ = load_options(OPTIONS)
     opt |= {"num_gpu": 0 if device == "cpu" else 1, "is_train": True, "dist": False, "rank": 0, "world_size": 1}
     opt["path"] = {}
+    opt["network_g"]["drop_path_rate"] = 0.0
     opt["datasets"]["train"]["phase"] = "train"
     opt["logger"]["print_freq"] = 1  # every step is split into its parts
-    frozen = {"precision": variant["precision"], "compile": compiled}
-    student = {"precision": variant.get("student", "fp32"), "compile": compiled}
-    opt["runtime"] = {"g": student, "t": frozen, "vqgan": frozen}
-    opt["train"]["kd_opt"]["dcr"]["history_precision"] = variant["precision"]
+    opt["runtime"] = {n: {"precision": variant.get(n, "fp32"), "compile": compiled} for n in ("g", "t", "vqgan")}
+    opt["train"]["kd_opt"]["dcr"]["history_precision"] = variant.get("history", "fp32")
     return build_model(opt)
+
+
+def put_reference_networks_in(model, folder: str) -> None:
+    """The release's SwinIR, which is basicsr's, for teacher, student and history; its activation in the encoder."""
+    swinir = load_reference(folder, ["basicsr.archs.swinir_arch"])["basicsr.archs.swinir_arch"].SwinIR
+
+    def theirs(net: torch.nn.Module, options: dict) -> torch.nn.Module:
+        other = swinir(**{key: value for key, value in options.items() if key != "type"})
+        other.load_state_dict(net.state_dict())
+        return other.to(next(net.parameters()).device)
+
+    model.net_g = theirs(model.net_g, model.opt["network_g"]).train()
+    model.net_g_ema = theirs(model.net_g_ema, model.opt["network_g"])
+    model.terms["dcr"].history = theirs(model.terms["dcr"].history, model.opt["network_g"]).requires_grad_(False).eval()
+    model.frozen["t"].net = theirs(model.frozen["t"].net, model.opt["network_t"]).requires_grad_(False).eval()
+    model.optimizer_g = torch.optim.Adam(model.net_g.parameters(), lr=1e-4, betas=(0.9, 0.99))
+    vqgan_blocks._swish = lambda x: x * torch.sigmoid(x)
 
 
 def straightforward_step(model) -> dict[str, torch.Tensor]:
@@ -64,7 +89,7 @@ def straightforward_step(model) -> dict[str, torch.Tensor]:
         target, view = teacher(torch.cat([lq, augmentation.apply(lq)])).chunk(2)
         view = augmentation.undo(view)
         inputs = [lq, *(dcr.degrade(lq) for _ in range(dcr.num_neg))]
-        negatives = [dcr.history(x) for x in inputs]
+        negatives = dcr.history(torch.cat(inputs)).chunk(len(inputs))
     losses = {"l_pix": F.l1_loss(output, model.gt), "l_logits": F.l1_loss(output, target)}
     levels = [vqgan.features(image) for image in [output, target, *negatives]]
     contrast = torch.zeros((), device=lq.device)
@@ -89,7 +114,12 @@ def measure(variant: dict, arguments: argparse.Namespace) -> dict:
     """Median time of a step, its parts, the losses of the first, and the peak memory of this process."""
     torch.set_num_threads(arguments.threads)
     get_root_logger().setLevel("ERROR")
-    model = make_model(variant, arguments.device, arguments.compile and variant["order"] == "ours")
+    is_ours = "order" not in variant
+    if is_ours:
+        keep_freed_memory()  # as train.py does
+    model = make_model(variant, arguments.device, arguments.compile and is_ours)
+    if arguments.only == RELEASE:
+        put_reference_networks_in(model, arguments.reference)
     is_cuda = arguments.device != "cpu"
     generator = torch.Generator().manual_seed(1)
     batch = {"lq": torch.rand(arguments.batch, 3, 48, 48, generator=generator)}
@@ -99,31 +129,27 @@ def measure(variant: dict, arguments: argparse.Namespace) -> dict:
         torch.manual_seed(2)
         model.feed_data(batch)
         start = time.perf_counter()
-        if variant["order"] == "straightforward":
-            losses = straightforward_step(model)
-        else:
+        if is_ours:
             model.optimize_parameters(iteration)
             losses = model.log_dict
             parts.append(dict(model.timer.seconds))
+        else:
+            losses = straightforward_step(model)
         if is_cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-        first = first or {name: float(value) for name, value in losses.items()}
-    names = parts[-1] if parts else {}
+        first = first or {name: float(value.detach()) for name, value in losses.items()}
     peak = torch.cuda.max_memory_allocated() if is_cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {
-        "seconds": statistics.median(seconds[1:]),
-        "parts": {name: statistics.median(p[name] for p in parts[1:]) for name in names if name != "data"},
-        "losses": first,
-        "gib": peak / 2**30,
-    }
+    return {"seconds": seconds[1:], "parts": parts[1:], "losses": first, "gib": peak / 2**30}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", help="the folder that holds PyPI's basicsr; see _reference.py")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2, help="steps measured in each round")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # one variant, as JSON: how the processes are started
@@ -131,21 +157,27 @@ def main() -> None:
     if arguments.only:
         print(json.dumps(measure(VARIANTS[arguments.only], arguments)))
         return
-    results = {}
-    for name in VARIANTS:
-        command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        results[name] = json.loads(output.splitlines()[-1])
-    base = results["straightforward, fp32"]
-    print(f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}, median of {arguments.repeats}\n")
-    print("| | s per step | faster | peak GiB | parts |\n|---|---:|---:|---:|---|")
-    for name, r in results.items():
-        parts = ", ".join(f"{part} {seconds:.2f}" for part, seconds in r["parts"].items() if seconds > 0.005)
-        ratio = base["seconds"] / r["seconds"]
-        print(f"| {name} | {r['seconds']:.2f} | {ratio:.2f}× | {r['gib']:.2f} | {parts or '–'} |")
-    print(f"\n| loss of the first step | {' | '.join(results)} |\n|---|{'---:|' * len(results)}")
-    for loss in base["losses"]:
-        print(f"| {loss} | " + " | ".join(f"{r['losses'][loss]:.6f}" for r in results.values()) + " |")
+    names = [name for name in VARIANTS if arguments.reference or name != RELEASE]
+    results: dict[str, list[dict]] = {name: [] for name in names}
+    for _ in range(arguments.rounds):
+        for name in names:
+            command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            results[name].append(json.loads(output.splitlines()[-1]))
+    seconds = {name: statistics.median(s for run in runs for s in run["seconds"]) for name, runs in results.items()}
+    bases = names[: names.index("ours, fp32")]
+    print(f"batch {arguments.batch}, {arguments.threads} threads, {arguments.device}\n")
+    print(f"| | s per step |{' faster |' * len(bases)} peak GiB | parts |\n|---|---:|{'---:|' * len(bases)}---:|---|")
+    for name, runs in results.items():
+        ratios = "".join(f" {seconds[base] / seconds[name]:.2f}× |" for base in bases)
+        parts = [part for run in runs for part in run["parts"]]
+        medians = {key: statistics.median(p[key] for p in parts) for key in (parts[0] if parts else {})}
+        told = ", ".join(f"{key} {value:.2f}" for key, value in medians.items() if value > 0.005)
+        gib = statistics.median(run["gib"] for run in runs)
+        print(f"| {name} | {seconds[name]:.2f} |{ratios} {gib:.2f} | {told or '–'} |")
+    print(f"\n| loss of the first step | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")
+    for loss in results[names[0]][0]["losses"]:
+        print(f"| {loss} | " + " | ".join(f"{results[name][0]['losses'][loss]:.6f}" for name in names) + " |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,254 @@
+"""What DCKD's terms are worth in miniature: one student, one budget, five ways of training it, several seeds. [ours]
+
+    python scripts/experiments/dckd_miniature.py --data FOLDER [--iterations 2500] [--seeds 3] [--jobs 2] [--arms …]
+
+FOLDER has ``photos/BSDS500_train``, ``photos/T91``, ``photos/BSDS500_test``, ``sr/Set5``, ``sr/Set14`` (with ``HR`` and
+``LR_bicubic/X2``) and the teacher ``weights/IMDN_x2.pth``. The encoder is trained first, by VQGAN's recipe, on the
+training photographs. All runs go through ``basicsr/train.py``, one CPU thread each; runs that have ended are not
+repeated. The results are printed and written to ``experiments/dckd_miniature.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from basicsr.data.memmap_writer import create_memmap
+from basicsr.data.preparation import make_lr
+from basicsr.utils.option_yaml import dump_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / "datasets/dckd_miniature"
+NEEDED = ("photos/BSDS500_train", "photos/T91", "photos/BSDS500_test", "sr/Set5", "sr/Set14", "weights/IMDN_x2.pth")
+ENCODER = "dckd_miniature_vqgan"
+ENCODER_NET = {
+    "embed_dim": 64,
+    "n_embed": 256,
+    "ddconfig": {
+        "ch": 32,
+        "ch_mult": [1, 1, 2, 2, 4],
+        "num_res_blocks": 2,
+        "attn_resolutions": [8],
+        "resolution": 128,
+        "z_channels": 64,
+    },
+}
+INPUT = {"encoder": "vqgan", "input_range": "[-1,1]"}  # what this encoder is trained on
+LOGITS = {"logits": {"type": "LogitsKD"}}
+DCR = {"dcr": {"type": "DCR", **INPUT, "loss_weight": 0.1, "history_source": "student", "step": [100]}}
+DMM = {"dmm": {"type": "DMM", **INPUT, "loss_weight": 0.001}}
+ARMS = {"alone": {}, "logits": LOGITS, "DCR": LOGITS | DCR, "DMM": LOGITS | DMM, "DCR+DMM": LOGITS | DCR | DMM}
+# Not in the default table: the weights at which the terms' gradients compare with those of the L1 losses.
+MORE_ARMS = {
+    "DCR ×10": LOGITS | {"dcr": DCR["dcr"] | {"loss_weight": 1.0}},
+    "DMM ×100": LOGITS | {"dmm": DMM["dmm"] | {"loss_weight": 0.1}},
+    "DMM release": LOGITS | {"dmm": DMM["dmm"] | {"student_side": "release"}},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--iterations", type=int, default=2500)
+    parser.add_argument("--encoder-iterations", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=[*ARMS, *MORE_ARMS])
+    parser.add_argument("--encoder-only", action="store_true")
+    args = parser.parse_args()
+    missing = [name for name in NEEDED if not (args.data / name).exists()]
+    if missing:
+        sys.exit(f"Skipped: {args.data} has no {', '.join(missing)}.")
+    prepare(args.data)
+    train(ENCODER, encoder_options(args.encoder_iterations))
+    if args.encoder_only:
+        return
+    seeds = range(1, args.seeds + 1)
+    runs = {
+        run_name(arm, seed): student_options(args.data, args.iterations, {**ARMS, **MORE_ARMS}[arm], seed)
+        for seed in seeds
+        for arm in args.arms
+    }
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(train, runs, runs.values()))
+    report(args.arms, seeds)
+
+
+def run_name(arm: str, seed: int) -> str:
+    return f"dckd_miniature_{arm.replace(' ', '_').replace('×', 'x')}_s{seed}"
+
+
+def prepare(data: Path) -> None:
+    """Training photographs, cut to even sides, with ×2 LR by MATLAB's bicubic, decoded; the same of 20 to test."""
+    for name in ("BSDS500_train", "T91"):
+        problems = make_lr(data / "photos" / name, WORK / "LR", [2], gt_output_folder=WORK / "HR", num_workers=2)
+        assert not problems, problems
+    for folder in ("HR", "LR/X2"):
+        create_memmap(WORK / folder, WORK / f"{folder.replace('/', '_')}.memmap", num_workers=2)
+    test = WORK / "test_photos"
+    test.mkdir(exist_ok=True)
+    for path in sorted((data / "photos/BSDS500_test").glob("*.jpg"))[::10]:
+        (test / path.name).unlink(missing_ok=True)
+        (test / path.name).symlink_to(path.resolve())
+    make_lr(test, WORK / "test_LR", [2], gt_output_folder=WORK / "test_HR", num_workers=2)
+
+
+def encoder_options(iterations: int) -> dict:
+    train_set = {
+        "name": "photos",
+        "type": "PairedImageDataset",
+        "io_backend": {"type": "memmap"},
+        "gt_size": 64,
+        "dataroot_gt": str(WORK / "HR.memmap"),
+        "dataroot_lq": str(WORK / "HR.memmap"),
+        "use_hflip": True,
+        "use_rot": True,
+        "num_worker_per_gpu": 0,
+        "batch_size_per_gpu": 16,
+        "dataset_enlarge_ratio": 20,
+    }
+    return {
+        "_base_": str(ROOT / "options/train/VQGAN/train_VQGAN_f16_n256.yml"),
+        "name": ENCODER,
+        "num_gpu": 0,
+        "network_g": {"type": "VQGANAutoEncoder", **ENCODER_NET},
+        "datasets": {"train": train_set, "val": {"name": "test", "dataroot_lq": str(WORK / "test_HR")}},
+        "train": {
+            "total_iter": iterations,
+            "warmup_iter": 50,
+            "ema_decay": 0.995,
+            "scheduler": {"type": "CosineAnnealingLR", "T_max": iterations, "eta_min": 1e-6},
+        },
+        "val": {"val_freq": iterations, "save_img": True, "metrics": {"psnr": {"crop_border": 0}}},
+        "logger": {"print_freq": 50, "save_checkpoint_freq": 500, "use_tb_logger": False},
+    }
+
+
+def student_options(data: Path, iterations: int, terms: dict, seed: int) -> dict:
+    train_set = {
+        "name": "photos",
+        "type": "PairedImageDataset",
+        "io_backend": {"type": "memmap"},
+        "gt_size": 64,
+        "dataroot_gt": str(WORK / "HR.memmap"),
+        "dataroot_lq": str(WORK / "LR_X2.memmap"),
+        "filename_tmpl": "{}x2",
+        "use_hflip": True,
+        "use_rot": True,
+        "dataset_enlarge_ratio": 10,
+        "num_worker_per_gpu": 0,
+        "batch_size_per_gpu": 8,
+    }
+    tests = {"photos": (WORK / "test_HR", WORK / "test_LR/X2")}
+    tests |= {name: (data / "sr" / name / "HR", data / "sr" / name / "LR_bicubic/X2") for name in ("Set5", "Set14")}
+    datasets = {
+        f"val_{index}": {
+            "name": name,
+            "type": "PairedImageDataset",
+            "io_backend": {"type": "disk"},
+            "filename_tmpl": "{}x2",
+            "dataroot_gt": str(gt),
+            "dataroot_lq": str(lq),
+        }
+        for index, (name, (gt, lq)) in enumerate(tests.items(), 1)
+    }
+    options = {
+        "model_type": "KDModel" if terms else "SRModel",
+        "scale": 2,
+        "num_gpu": 0,
+        "manual_seed": seed,
+        "datasets": {"train": train_set, **datasets},
+        "network_g": {
+            "type": "EDSR",
+            "num_in_ch": 3,
+            "num_out_ch": 3,
+            "num_feat": 16,
+            "num_block": 4,
+            "upscale": 2,
+            "res_scale": 1,
+            "img_range": 1.0,
+        },
+        "path": {},
+        "train": {
+            "ema_decay": 0.99,
+            "total_iter": iterations,
+            "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0},
+            "optim_g": {"type": "Adam", "lr": 2e-3, "betas": [0.9, 0.99]},
+            "scheduler": {"type": "CosineAnnealingLR", "T_max": iterations, "eta_min": 1e-5},
+        },
+        "val": {
+            "val_freq": iterations,
+            "metrics": {
+                metric: {"type": f"calculate_{metric}", "crop_border": 2, "test_y_channel": True}
+                for metric in ("psnr", "ssim")
+            },
+        },
+        "logger": {"print_freq": 50, "save_checkpoint_freq": 500, "use_tb_logger": False},
+    }
+    if terms:
+        options["network_t"] = {"type": "IMDN", "num_in_ch": 3, "num_out_ch": 3, "upscale": 2}
+        options["path"]["pretrain_network_t"] = str(data / "weights/IMDN_x2.pth")
+        options["train"]["kd_opt"] = {name: {**term, "log_grad": True} for name, term in terms.items()}
+    if "encoder" in str(terms):
+        options["network_vqgan"] = {"type": "VQGAN", **ENCODER_NET}
+        options["path"]["pretrain_network_vqgan"] = str(ROOT / f"experiments/{ENCODER}/models/net_g_latest.pth")
+    return options
+
+
+def train(name: str, options: dict) -> None:
+    """Run one training, or go on with it; not again when it has ended."""
+    folder = ROOT / "experiments" / name
+    result = folder / "validation.json"
+    if result.exists() and json.loads(result.read_text())["iteration"] == options["train"]["total_iter"]:
+        return
+    path = WORK / "options" / f"{name}.yml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump_yaml({"name": name, **options}), encoding="utf-8")
+    print(f"{name} …", flush=True)
+    command = [sys.executable, str(ROOT / "basicsr/train.py"), "-opt", str(path), "--auto_resume"]
+    with (WORK / f"{name}.out").open("w") as output:
+        # Networks this small gain nothing from several threads.
+        done = subprocess.run(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        sys.exit(f"{name} ended with exit code {done.returncode}; see {output.name}")
+
+
+def report(arms: list[str], seeds: range) -> None:
+    """Mean and standard deviation over the seeds, and each arm's gain over the student with logits, seed by seed."""
+    figures: dict[str, dict[str, list[float]]] = {}
+    for arm in arms:
+        files = [ROOT / "experiments" / run_name(arm, seed) / "validation.json" for seed in seeds]
+        runs = [json.loads(file.read_text())["datasets"] for file in files]
+        figures[arm] = {
+            f"{dataset} {metric}": [run[dataset]["mean"][metric] for run in runs]
+            for dataset in runs[0]
+            for metric in runs[0][dataset]["mean"]
+        }
+    (ROOT / "experiments/dckd_miniature.json").write_text(json.dumps(figures, indent=2) + "\n")
+    names = [name for name in next(iter(figures.values())) if name.endswith("psnr")]
+    print(f"\nPSNR-Y in dB, mean ± standard deviation of {len(seeds)} seeds\n")
+    print(f"| | {' | '.join(names)} | mean gain over logits, seed by seed |\n|---|{'---:|' * (len(names) + 1)}")
+    for arm, values in figures.items():
+        cells = [f"{statistics.mean(values[n]):.3f} ± {_spread(values[n]):.3f}" for n in names]
+        if "logits" in figures:
+            gain = np.mean([np.subtract(values[n], figures["logits"][n]) for n in names], axis=0)
+            cells.append(", ".join(f"{g:+.3f}" for g in gain))
+        print(f"| {arm} | {' | '.join(cells)} |")
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
