@@ -10,6 +10,7 @@ from torch import Tensor
 
 from basicsr.archs import build_network
 from basicsr.engine.runtime import NetworkRuntime, PrecisionName
+from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
@@ -20,6 +21,7 @@ from .term import KDTerm
 if TYPE_CHECKING:
     from basicsr.models.kd_model import KDModel
 
+STEP_SPAN = 100_000  # iterations for which one number of `step` holds
 EPSILON = 1e-7  # the release's; keeps the ratio finite where all negatives equal the anchor
 
 
@@ -115,6 +117,12 @@ class DCR(KDTerm):
         """
         if self.history_source == "ema" and not hasattr(model, "net_g_ema"):
             raise ValueError("history_source: ema follows the student's average; set train.ema_decay above 0")
+        total_iter = model.opt["train"]["total_iter"]
+        if total_iter > STEP_SPAN * len(self.step):
+            get_root_logger().warning(
+                f"train.kd_opt.{self.name}.step has {len(self.step)} numbers, one for each {STEP_SPAN:,} iterations, "
+                f"and the run is {total_iter:,} long: its last, {self.step[-1]}, holds on to the end"
+            )
         shape = model.check_teacher(self.teacher)
         levels = probe_encoder(model, self.encoder).levels
         if len(levels) != len(self.weights):
@@ -158,7 +166,7 @@ class DCR(KDTerm):
     @torch.no_grad()
     def after_step(self, model: KDModel, iteration: int) -> None:
         """Move the history network towards its source, where an update is due. Parameters only, as in the release."""
-        if iteration % self.step[min((iteration - 1) // 100_000, len(self.step) - 1)] == 0:
+        if iteration % self.step[min((iteration - 1) // STEP_SPAN, len(self.step) - 1)] == 0:
             own, source = list(self.history.parameters()), list(self._source(model).parameters())
             torch._foreach_lerp_(own, [p.detach() for p in source], 1 - self.update_decay)
 

@@ -1,4 +1,4 @@
-"""What every recipe shares: devices, optimisers, schedules, checkpoints, validation."""
+"""What every recipe shares: devices, optimisers, schedules, checkpoints."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from basicsr.engine.checkpoint import atomic_save, cpu_state_dict, load_weights
 from basicsr.engine.distributed import settle_buckets
 from basicsr.engine.ema import update_ema
-from basicsr.engine.evaluator import DatasetResult, evaluate
-from basicsr.engine.report import run_facts, write_report
 from basicsr.engine.retention import keep_newest
 from basicsr.engine.rng import capture_rng, restore_rng
 from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
 
 from . import lr_scheduler
+from .validating import Validating
 
 
-class BaseModel:
+class BaseModel(Validating):
     """The parent of all recipes.
 
     Args:
@@ -43,6 +41,7 @@ class BaseModel:
     """
 
     def __init__(self, opt: dict) -> None:
+        super().__init__()
         self.opt = opt
         self.device = torch.device("cuda" if opt["num_gpu"] != 0 else "cpu")
         self.is_train = opt["is_train"]
@@ -50,8 +49,6 @@ class BaseModel:
         self.schedulers: list[torch.optim.lr_scheduler.LRScheduler] = []
         self.log_dict: Mapping[str, Any] = {}
         self.sampler_state: dict[str, Any] | None = None
-        self.results: dict[str, DatasetResult] = {}
-        self.best_metric_results: dict[str, dict[str, dict[str, Any]]] = {}
         self.validation_due = False
         self.save_errors: list[str] = []
         self._saved_networks: list[str] = []
@@ -72,101 +69,6 @@ class BaseModel:
 
     def save(self, epoch: int, current_iter: int) -> None:
         raise NotImplementedError
-
-    # Validation.
-
-    def validation(
-        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
-    ) -> None:
-        """Measure a data set. On several ranks its images are spread over them.
-
-        Args:
-            dataloader: The data set's loader.
-            current_iter: The iteration; or, when testing, the run's name.
-            tb_logger: A TensorBoard writer, or None.
-            save_img: Whether to save the restored images.
-        """
-        if self.opt["dist"]:
-            self.dist_validation(dataloader, current_iter, tb_logger, save_img)
-        else:
-            self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
-        if hasattr(self, "timer"):
-            self.timer.interrupted()
-
-    def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
-        """Validation in a process group. A subclass's own ``nondist_validation`` runs on rank 0, as it expects."""
-        if type(self).nondist_validation is BaseModel.nondist_validation:
-            self._evaluate(dataloader, current_iter, tb_logger, save_img, spread=True)
-        else:
-            if get_dist_info()[0] == 0:
-                self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
-            dist.barrier()
-
-    def nondist_validation(
-        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
-    ) -> None:
-        """Validation of the whole data set in this process alone."""
-        self._evaluate(dataloader, current_iter, tb_logger, save_img, spread=False)
-
-    def _evaluate(
-        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool, spread: bool
-    ) -> None:
-        options = self.opt.get("val") or {}
-        dataset_name = dataloader.dataset.opt["name"]
-        save_path = None
-        if save_img:
-
-            def save_path(name: str) -> Path:
-                return self._visual_path(dataset_name, name, current_iter)
-
-        metrics = options.get("metrics") or {}
-        result = evaluate(self, dataloader, metrics, save_path, options.get("pbar", True), spread)
-        self.results[dataset_name] = result
-        if result.values:
-            self.metric_results = result.means()
-            self._initialize_best_metric_results(dataset_name)
-            for metric, value in self.metric_results.items():
-                self._update_best_metric_result(dataset_name, metric, value, current_iter)
-            self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
-            self._write_results(current_iter)
-
-    def _visual_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
-        folder = Path(self.opt["path"]["visualization"])
-        if self.opt["is_train"]:
-            return folder / name / f"{Path(name).name}_{current_iter}.png"
-        suffix = (self.opt.get("val") or {}).get("suffix") or self.opt["name"]
-        return folder / dataset_name / f"{name}_{suffix}.png"
-
-    @master_only
-    def _write_results(self, current_iter: int | str) -> None:
-        facts = run_facts(self.opt, current_iter if self.opt["is_train"] else None)
-        root = self.opt["path"]["experiments_root" if self.opt["is_train"] else "results_root"]
-        write_report(root, "validation" if self.opt["is_train"] else "results", self.results.values(), facts)
-
-    def _initialize_best_metric_results(self, dataset_name: str) -> None:
-        best = self.best_metric_results.setdefault(dataset_name, {})
-        for metric, options in self.opt["val"]["metrics"].items():
-            better = options.get("better", "higher")
-            worst = float("-inf") if better == "higher" else float("inf")
-            best.setdefault(metric, {"better": better, "val": worst, "iter": -1})
-
-    def _update_best_metric_result(self, dataset_name: str, metric: str, value: float, current_iter: int | str) -> None:
-        best = self.best_metric_results[dataset_name][metric]
-        if value >= best["val"] if best["better"] == "higher" else value <= best["val"]:
-            best["val"], best["iter"] = value, current_iter
-
-    @master_only
-    def _log_validation_metric_values(self, current_iter: int | str, dataset_name: str, tb_logger: Any) -> None:
-        lines = [f"Validation {dataset_name}"]
-        for metric, value in self.metric_results.items():
-            line = f"\t # {metric}: {value:.4f}"
-            if self.opt["is_train"]:
-                best = self.best_metric_results[dataset_name][metric]
-                line += f"\tBest: {best['val']:.4f} @ {best['iter']} iter"
-            lines.append(line)
-            if tb_logger:
-                tb_logger.add_scalar(f"metrics/{dataset_name}/{metric}", value, current_iter)
-        get_root_logger().info("\n".join(lines) + "\n")
 
     # Networks.
 

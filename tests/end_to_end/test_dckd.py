@@ -176,3 +176,14 @@ def test_contrast_without_a_history_network(runner, released):
     released.pop("network_his")
     with pytest.raises(ValueError, match="train.cl_opt needs a history network: add `network_his: true`"):
         runner.train(released)
+
+
+def test_a_step_list_shorter_than_the_run_is_told(runner, released, monkeypatch):
+    monkeypatch.setattr("basicsr.distill.dcr.STEP_SPAN", 5)
+    folder = runner.train(as_terms(released))
+    sentence = (
+        "train.kd_opt.cl.step has 2 numbers, one for each 5 iterations, and the run is 12 long: its last, 4, holds"
+    )
+    assert sentence in log_text(folder)
+    released["name"], released["train"]["total_iter"] = "tiny_shorter", 10
+    assert "holds on to the end" not in log_text(runner.train(released))
