@@ -1,6 +1,6 @@
 """What DCKD's terms are worth in miniature: one student, one budget, five ways of training it, several seeds. [ours]
 
-    python scripts/experiments/dckd_miniature.py --data FOLDER [--iterations 2500] [--seeds 3] [--jobs 2] [--arms …]
+    python scripts/experiments/dckd_miniature.py --data FOLDER [--iterations 1500] [--seeds 3] [--jobs 2] [--arms …]
 
 FOLDER has ``photos/BSDS500_train``, ``photos/T91``, ``photos/BSDS500_test``, ``sr/Set5``, ``sr/Set14`` (with ``HR`` and
 ``LR_bicubic/X2``) and the teacher ``weights/IMDN_x2.pth``. The encoder is trained first, by VQGAN's recipe, on the
@@ -59,7 +59,7 @@ MORE_ARMS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--iterations", type=int, default=2500)
+    parser.add_argument("--iterations", type=int, default=1500)
     parser.add_argument("--encoder-iterations", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")

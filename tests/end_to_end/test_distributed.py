@@ -163,6 +163,23 @@ def test_every_rank_draws_its_own_random_numbers(launcher, options):
     assert all(a != b for a, b in zip(*draws[:2])), "different ones on each rank"
 
 
+def test_a_teacher_without_weights_is_the_same_on_every_rank(launcher, options):
+    plugin = launcher.root / "telling.py"
+    plugin.write_text(
+        "from basicsr.models.kd_model import KDModel\n"
+        "original = KDModel._build_terms\n"
+        "def _build_terms(self):\n"
+        "    print('teacher', sum(p.double().sum().item() for p in self.frozen['t'].parameters()), flush=True)\n"
+        "    return original(self)\n"
+        "KDModel._build_terms = _build_terms\n"
+    )
+    options["train"]["total_iter"] = 1
+    runs = launcher.start_ranks(2, options | {"imports": [str(plugin)]})
+    finish(runs)
+    one, other = (re.search(r"teacher (\S+)", run.text)[1] for run in runs)
+    assert one == other
+
+
 # Ranks that are missing, wrong or gone
 
 

@@ -35,9 +35,13 @@ def test_training_in_another_precision(runner, options, runtime):
     if "precision" in runtime:
         assert any(not torch.equal(v, weights(exact)[k]) for k, v in weights(folder).items())
     final_weights = weights(folder)
+    scaler = torch.load(folder / "training_states" / "40.state", weights_only=True).get("scaler")
+    assert (scaler is not None) == (runtime.get("precision") == "fp16")
     (folder / "training_states" / "40.state").unlink()
     runner.train(options, "--auto_resume")
     assert all(torch.equal(v, final_weights[k]) for k, v in weights(folder).items())
+    resumed = torch.load(folder / "training_states" / "40.state", weights_only=True).get("scaler")
+    assert resumed == scaler, "the scale and how long it has held"
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler")

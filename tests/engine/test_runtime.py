@@ -31,7 +31,10 @@ def test_channels_last_changes_the_layout_and_not_the_result(net):
     runtime = NetworkRuntime(channels_last=True)
     runtime.lay_out(net)
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
+    seen = []
+    net[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     torch.testing.assert_close(runtime.run(net, x), expected)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler")
@@ -40,5 +43,7 @@ def test_compiled_network_keeps_its_keys_and_results(net):
     expected, keys = net(x), list(net.state_dict())
     runtime = NetworkRuntime(compile=True)
     runtime.have_compiled(net)
+    torch._dynamo.utils.counters.clear()
     torch.testing.assert_close(runtime.run(net, x), expected)
     assert list(net.state_dict()) == keys
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "nothing was compiled"
