@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
+ENTRANCES = ("features", "latent_from_features")  # where encoders are entered otherwise than by forward
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -42,6 +44,9 @@ class NetworkRuntime:
         """
         if self.compile:
             net.compile()
+            for name in ENTRANCES:
+                if inspect.ismethod(getattr(net, name, None)):  # VGG has a module of that name
+                    setattr(net, name, torch.compile(getattr(net, name)))
 
     @contextmanager
     def computing(self, device: torch.device) -> Iterator[None]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from basicsr.archs.vqgan_arch import VQGAN
 from basicsr.engine.runtime import NetworkRuntime
 
 
@@ -56,3 +57,26 @@ def test_compiled_network_keeps_its_keys_and_results(net):
     torch.testing.assert_close(runtime.run(net, x), expected)
     assert list(net.state_dict()) == keys
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "nothing was compiled"
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler")
+def test_an_encoder_is_compiled_where_it_is_entered():
+    torch.manual_seed(0)
+    ddconfig = {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [], "resolution": 16}
+    net = VQGAN(embed_dim=4, n_embed=8, ddconfig={**ddconfig, "z_channels": 4}).requires_grad_(False).eval()
+    image, keys = torch.rand(2, 3, 16, 16), list(net.state_dict())
+    expected = [*net.features(image), net.latent_from_features(net.features(image))]
+    NetworkRuntime(compile=True).have_compiled(net)
+    torch._dynamo.utils.counters.clear()
+    features = net.features(image)
+    for one, other in zip([*features, net.latent_from_features(features)], expected):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["frames"]["ok"] == 2
+    assert list(net.state_dict()) == keys
+
+
+def test_a_module_that_is_called_features_stays(net):
+    net.features = net.first
+    keys = list(net.state_dict())
+    NetworkRuntime(compile=True).have_compiled(net)
+    assert list(net.state_dict()) == keys
