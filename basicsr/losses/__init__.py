@@ -17,6 +17,7 @@ _HOME = {
     "L1Loss": "basic_loss",
     "MSELoss": "basic_loss",
     "PSNRLoss": "basic_loss",
+    "PerceptualLoss": "perceptual_loss",
     "WeightedTVLoss": "basic_loss",
     "charbonnier_loss": "basic_loss",
     "l1_loss": "basic_loss",

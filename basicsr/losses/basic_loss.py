@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.losses.loss_util import check_reduction, weighted_loss
+from basicsr.losses.loss_util import check_reduction, check_shapes, weighted_loss
+from basicsr.losses.perceptual_loss import PerceptualLoss  # noqa: F401  (BasicSR has it here)
 from basicsr.utils.color_util import rgb2ycbcr_pt
 from basicsr.utils.registry import LOSS_REGISTRY
 
@@ -16,31 +17,22 @@ from basicsr.utils.registry import LOSS_REGISTRY
 @weighted_loss
 def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
     """``|pred - target|``, element by element; weighted and reduced."""
-    _check_shapes(pred, target)
+    check_shapes(pred, target)
     return F.l1_loss(pred, target, reduction="none")
 
 
 @weighted_loss
 def mse_loss(pred: Tensor, target: Tensor) -> Tensor:
     """``(pred - target)²``, element by element; weighted and reduced."""
-    _check_shapes(pred, target)
+    check_shapes(pred, target)
     return F.mse_loss(pred, target, reduction="none")
 
 
 @weighted_loss
 def charbonnier_loss(pred: Tensor, target: Tensor, eps: float = 1e-12) -> Tensor:
     """``sqrt((pred - target)² + eps)``, element by element; weighted and reduced."""
-    _check_shapes(pred, target)
+    check_shapes(pred, target)
     return torch.sqrt((pred - target) ** 2 + eps)
-
-
-def _check_shapes(pred: Tensor, target: Tensor) -> None:
-    """Refuse to broadcast: it would compare pixels that do not belong together."""
-    if pred.shape != target.shape:
-        raise ValueError(
-            f"a loss compares tensors of one shape, not a prediction {tuple(pred.shape)} with a target "
-            f"{tuple(target.shape)}"
-        )
 
 
 @LOSS_REGISTRY.register()
@@ -167,7 +159,7 @@ class PSNRLoss(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """The loss of ``pred`` and ``target``, both ``(B, C, H, W)``, times ``loss_weight``."""
-        _check_shapes(pred, target)
+        check_shapes(pred, target)
         if pred.dim() != 4:
             raise ValueError(f"PSNRLoss takes batches (B, C, H, W), not the shape {tuple(pred.shape)}")
         if self.to_y:

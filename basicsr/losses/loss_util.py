@@ -74,3 +74,12 @@ def weighted_loss(loss_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return weight_reduce_loss(loss_func(pred, target, **kwargs), weight, reduction)
 
     return wrapper
+
+
+def check_shapes(pred: Tensor, target: Tensor) -> None:
+    """Refuse to broadcast: it would compare pixels that do not belong together."""
+    if pred.shape != target.shape:
+        raise ValueError(
+            f"a loss compares tensors of one shape, not a prediction {tuple(pred.shape)} with a target "
+            f"{tuple(target.shape)}"
+        )

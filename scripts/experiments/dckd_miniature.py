@@ -48,11 +48,13 @@ LOGITS = {"logits": {"type": "LogitsKD"}}
 DCR = {"dcr": {"type": "DCR", **INPUT, "loss_weight": 0.1, "history_source": "student", "step": [100]}}
 DMM = {"dmm": {"type": "DMM", **INPUT, "loss_weight": 0.001}}
 ARMS = {"alone": {}, "logits": LOGITS, "DCR": LOGITS | DCR, "DMM": LOGITS | DMM, "DCR+DMM": LOGITS | DCR | DMM}
-# Not in the default table: the weights at which the terms' gradients compare with those of the L1 losses.
+# To find out what limits them: larger weights, the release's cross-entropy, an encoder trained by others on ImageNet.
 MORE_ARMS = {
     "DCR ×10": LOGITS | {"dcr": DCR["dcr"] | {"loss_weight": 1.0}},
     "DMM ×100": LOGITS | {"dmm": DMM["dmm"] | {"loss_weight": 0.1}},
     "DMM release": LOGITS | {"dmm": DMM["dmm"] | {"student_side": "release"}},
+    "DCR VGG19": LOGITS
+    | {"dcr": DCR["dcr"] | {"encoder": "vgg", "input_range": "[0,1]", "weights": [0.125, 0.25, 1.0]}},
 }
 
 
@@ -199,7 +201,11 @@ def student_options(data: Path, iterations: int, terms: dict, seed: int) -> dict
         options["network_t"] = {"type": "IMDN", "num_in_ch": 3, "num_out_ch": 3, "upscale": 2}
         options["path"]["pretrain_network_t"] = str(data / "weights/IMDN_x2.pth")
         options["train"]["kd_opt"] = {name: {**term, "log_grad": True} for name, term in terms.items()}
-    if "encoder" in str(terms):
+    if "'vgg'" in str(terms):
+        layers = ["relu1_1", "relu2_1", "relu3_1"]
+        weights = str(data / "weights/vgg19_caffe_normalised_fp16.pth")
+        options["network_vgg"] = {"type": "VGGFeatureExtractor", "layer_name_list": layers, "weights": weights}
+    elif "encoder" in str(terms):
         options["network_vqgan"] = {"type": "VQGAN", **ENCODER_NET}
         options["path"]["pretrain_network_vqgan"] = str(ROOT / f"experiments/{ENCODER}/models/net_g_latest.pth")
     return options

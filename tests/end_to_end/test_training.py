@@ -370,3 +370,12 @@ def test_resume_with_other_terms_is_refused(runner, options):
     options["train"]["total_iter"] = 16
     with pytest.raises(ValueError, match="the training state holds the distillation terms logits, feat"):
         runner.train(options, "--auto_resume")
+
+
+def test_perceptual_and_style_losses(runner, options):
+    perceptual = {"type": "PerceptualLoss", "layer_weights": {"conv1_1": 0.1}, "weights": "random", "style_weight": 1.0}
+    options["train"] |= {"perceptual_opt": perceptual, "total_iter": 40}
+    log = log_text(runner.train(options))
+    for name in ("l_percep", "l_style"):
+        values = [float(value) for value in re.findall(rf"{name}: (\S+)", log)]
+        assert sum(values[-5:]) < sum(values[:5])
