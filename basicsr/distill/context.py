@@ -72,7 +72,8 @@ class KDContext:
         self._views: dict[str, dict[str, Tensor]] = {}
         self._encoders: dict[tuple[str, InputRange], _EncoderWork] = {}
 
-    def _part(self, name: str) -> AbstractContextManager:
+    def part(self, name: str) -> AbstractContextManager:
+        """Count the time inside as that of a part of the step with this name, in the log."""
         return self._timer.part(name) if self._timer else nullcontext()
 
     def _network(self, name: str) -> FrozenNetwork:
@@ -120,7 +121,7 @@ class KDContext:
             views = self._views.get(name, {})
             together = [key for key, image in views.items() if image.shape == self.lq.shape]
             batch = torch.cat([self.lq, *(views[key] for key in together)]) if together else self.lq
-            with self._part("teacher"), torch.no_grad():
+            with self.part("teacher"), torch.no_grad():
                 with network.taps.recording() as features:
                     outputs = network(batch).chunk(1 + len(together))
                 passes = {key: Pass(output) for key, output in zip(together, outputs[1:])}
@@ -150,11 +151,11 @@ class KDContext:
         network = self._network(encoder)
         if name not in work.done:
             if name == "student":
-                with self._part("encoder"):
+                with self.part("encoder"):
                     work.done[name] = encode(network, self.output, input_range)
             else:
                 batches = {key: make() for key, make in work.images.items()}
-                with self._part("encoder"), torch.no_grad():
+                with self.part("encoder"), torch.no_grad():
                     everything = encode(network, torch.cat(list(batches.values())), input_range)
                 ends = list(accumulate(len(images) for images in batches.values()))
                 for key, start, end in zip(batches, [0, *ends], ends):
@@ -164,5 +165,5 @@ class KDContext:
     def latent(self, encoder: str, input_range: InputRange, name: str) -> Tensor:
         """The latent ``(B, D, h, w)`` of the same, continued from the feature levels."""
         encoding = self.encoding(encoder, input_range, name)
-        with self._part("encoder"), torch.set_grad_enabled(name == "student"):
+        with self.part("encoder"), torch.set_grad_enabled(name == "student"):
             return add_latent(self._frozen[encoder], encoding)

@@ -147,14 +147,16 @@ class DCR(KDTerm):
     def prepare(self, ctx: KDContext) -> None:
         images = {
             f"teacher {self.teacher}": lambda: ctx.teacher(self.teacher).output,
-            f"negatives of {self.name}": lambda: self.negatives(ctx.lq),
+            f"negatives of {self.name}": lambda: self.negatives(ctx),
         }
         ctx.want_encoding(self.encoder, self.input_range, images)
 
     @torch.no_grad()
-    def negatives(self, lq: Tensor) -> Tensor:
+    def negatives(self, ctx: KDContext) -> Tensor:
         """The history network's outputs for the input and its degraded copies, ``((1 + num_neg)·B, C, H, W)``."""
-        return self.history_runtime.run(self.history, torch.cat([lq, *(self.degrade(lq) for _ in range(self.num_neg))]))
+        with ctx.part("history"):
+            inputs = torch.cat([ctx.lq, *(self.degrade(ctx.lq) for _ in range(self.num_neg))])
+            return self.history_runtime.run(self.history, inputs)
 
     def forward(self, ctx: KDContext) -> Tensor:
         student, teacher, negatives = (

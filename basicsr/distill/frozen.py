@@ -35,7 +35,7 @@ class FrozenNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.runtime = NetworkRuntime(precision, channels_last, compile)
-        self.net = self.runtime.lay_out(net.requires_grad_(False).eval())
+        self.net = self.runtime.lay_out(self.runtime.store(net.requires_grad_(False).eval()))
         self.name = name
         self.taps = FeatureTaps(net, f"network_{name}")
         device = next((p.device for p in net.parameters()), torch.device("cpu"))

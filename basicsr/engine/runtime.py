@@ -37,6 +37,14 @@ class NetworkRuntime:
         """Lay out a network's weights."""
         return net.to(memory_format=torch.channels_last) if self.channels_last else net
 
+    def store(self, net: nn.Module) -> nn.Module:
+        """Keep the weights of a network that is not trained in what autocast would make of them at every pass."""
+        if self.precision in AUTOCAST:
+            for module in net.modules():
+                if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+                    module.to(AUTOCAST[self.precision])
+        return net
+
     def have_compiled(self, net: nn.Module) -> None:
         """Have a network compiled at its next use, in place, so that its state-dict keys stay as they are.
 

@@ -44,3 +44,17 @@ def test_bf16_computes_roughly_the_same_and_returns_float32():
     rough = FrozenNetwork(net, "t", precision="bf16")(x)
     assert rough.dtype is torch.float32
     assert 0 < (rough - exact).abs().max() < 0.02
+
+
+def test_weights_are_stored_as_autocast_makes_them():
+    net = make_net()
+    x = torch.rand(1, 3, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = net.eval()(x).float()
+    (gradient,) = torch.autograd.grad(expected.square().sum(), x)
+    frozen = FrozenNetwork(net, "t", precision="bf16")
+    assert frozen.net[0].weight.dtype == torch.bfloat16
+    assert frozen.net[1].weight.dtype == torch.float32
+    output = frozen(x)
+    assert torch.equal(output, expected)
+    assert torch.equal(torch.autograd.grad(output.square().sum(), x)[0], gradient)

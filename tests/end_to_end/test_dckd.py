@@ -76,6 +76,7 @@ def test_released_options_train_and_log_the_released_names(runner, released):
     folder = runner.train(released)
     names = re.findall(r"iter: +12, .*\] (l_.*)", log_text(folder))[0]
     assert re.findall(r"(l_\w+):", names) == ["l_pix", "l_ts", "l_lcr", "l_cl", "l_ce"]
+    assert re.search(r"A step takes .*teacher .*encoder .*history ", log_text(folder)), "its parts are told"
     assert "history.conv_first.weight" in state(folder)["terms"]["cl"]
 
 
