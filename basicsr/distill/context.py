@@ -156,7 +156,9 @@ class KDContext:
             else:
                 batches = {key: make() for key, make in work.images.items()}
                 with self.part("encoder"), torch.no_grad():
-                    everything = encode(network, torch.cat(list(batches.values())), input_range)
+                    images = torch.cat(list(batches.values()))
+                    parts = [encode(network, part, input_range).levels for part in network.runtime.portions(images)]
+                    everything = Encoding([torch.cat(level) for level in zip(*parts)])
                 ends = list(accumulate(len(images) for images in batches.values()))
                 for key, start, end in zip(batches, [0, *ends], ends):
                     work.done[key] = everything[start:end]

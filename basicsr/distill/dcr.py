@@ -156,7 +156,8 @@ class DCR(KDTerm):
         """The history network's outputs for the input and its degraded copies, ``((1 + num_neg)·B, C, H, W)``."""
         with ctx.part("history"):
             inputs = torch.cat([ctx.lq, *(self.degrade(ctx.lq) for _ in range(self.num_neg))])
-            return self.history_runtime.run(self.history, inputs)
+            portions = self.history_runtime.portions(inputs)
+            return torch.cat([self.history_runtime.run(self.history, portion) for portion in portions])
 
     def forward(self, ctx: KDContext) -> Tensor:
         student, teacher, negatives = (

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
+CPU_BATCH = 16
 ENTRANCES = ("features", "latent_from_features")  # where encoders are entered otherwise than by forward
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,6 +56,14 @@ class NetworkRuntime:
             for name in ENTRANCES:
                 if inspect.ismethod(getattr(net, name, None)):  # VGG has a module of that name
                     setattr(net, name, torch.compile(getattr(net, name)))
+
+    @staticmethod
+    def portions(images: Tensor) -> tuple[Tensor, ...]:
+        """The images as they are to be passed without gradients: on a GPU together, on a CPU 16 at a time.
+
+        A CPU gains nothing from larger batches, and their activations are what such a pass needs memory for.
+        """
+        return (images,) if images.is_cuda else images.split(CPU_BATCH)
 
     @contextmanager
     def computing(self, device: torch.device) -> Iterator[None]:

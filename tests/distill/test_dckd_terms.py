@@ -356,3 +356,21 @@ def test_dukd_without_ground_truth(setting):
         make_term("up", type="DUKD").prepare(setting[1])
     with pytest.raises(ValueError, match="both false"):
         build_term("up", {"type": "DUKD", "zoom_in": False, "zoom_out": False})
+
+
+def test_images_encoded_a_few_at_a_time_give_the_same(setting, monkeypatch):
+    """What the CPU does with many images."""
+    frozen, ctx, encoder, teacher = setting
+    values = []
+    for portion in (100, 5):
+        monkeypatch.setattr("basicsr.engine.runtime.CPU_BATCH", portion)
+        encoder.passes.clear()
+        torch.manual_seed(4)
+        terms = [make_term("cl", type="DCR", num_neg=4), make_term("ce", type="DMM")]
+        terms[1].codebook = [encoder.codebook]
+        torch.manual_seed(5)
+        values.append(run(terms, KDContext(1, ctx.lq, None, Pass(ctx.output), frozen)))
+    assert sorted(encoder.passes) == [(2, False), (2, True), (5, False), (5, False)]
+    assert terms[0].history.passes == [5, 5]
+    for one, other in zip(*values):
+        assert one.item() == pytest.approx(other.item(), rel=1e-12)
