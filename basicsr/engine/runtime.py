@@ -23,9 +23,9 @@ class NetworkRuntime:
     """The ``runtime`` section of one network.
 
     Attributes:
-        precision: ``bf16`` and ``fp16`` compute by autocast, results and a trained network's weights staying float32. ``tf32`` lets
-            CUDA's matrix products round their inputs to 10 bits; elsewhere it is ``fp32``. With ``fp32`` PyTorch's
-            defaults hold, by which cuDNN's convolutions may use TF32.
+        precision: ``bf16`` and ``fp16`` compute by autocast, results and a trained network's weights staying float32.
+            ``tf32`` lets CUDA's matrix products round their inputs to 10 bits; elsewhere it is ``fp32``. With ``fp32``
+            PyTorch's defaults hold, by which cuDNN's convolutions may use TF32.
         channels_last: Whether weights and inputs are laid out channels-last.
         compile: Whether ``torch.compile`` compiles the network, at its first use.
     """
