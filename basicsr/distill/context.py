@@ -155,6 +155,7 @@ class KDContext:
                     work.done[name] = encode(network, self.output, input_range)
             else:
                 batches = {key: make() for key, make in work.images.items()}
+                work.images.clear()  # they hold this context, which would live on until Python looks for cycles
                 with self.part("encoder"), torch.no_grad():
                     images = torch.cat(list(batches.values()))
                     parts = [encode(network, part, input_range).levels for part in network.runtime.portions(images)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
 from .encoders import Encoding, InputRange, probe_encoder
-from .negatives import Degradation
+from .negatives import Degradation, check_probabilities
 from .term import KDTerm
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class DCR(KDTerm):
             ``[-1,1]`` is what VQGANs are trained on.
         num_neg: Degraded copies; with the input itself there is one negative more.
         history_source: What the history network follows: the student's average (release) or the student (paper).
-        history_precision: What the history network computes in; see :class:`~basicsr.engine.runtime.NetworkRuntime`.
+        history_precision: What the history network computes in; layout and compiling are the student's. See
+            :class:`~basicsr.engine.runtime.NetworkRuntime`.
         update_decay: ``history = update_decay · history + (1 − update_decay) · source`` at an update.
         step: Iterations between updates, for each 100,000 iterations of the training; the last holds on.
         gaussian_blur_prob: See :class:`~basicsr.distill.negatives.Degradation`, as the three that follow.
@@ -96,6 +98,7 @@ class DCR(KDTerm):
         super().__init__()
         if num_neg < 0 or not step or min(step) < 1:
             raise ValueError("num_neg must be 0 or more, and step a list of positive numbers of iterations")
+        check_probabilities(update_decay=update_decay)
         self.encoder = encoder
         self.teacher = teacher
         self.weights = list(weights)
@@ -131,6 +134,9 @@ class DCR(KDTerm):
             )
         self.history = build_network(model.opt["network_g"]).to(model.device).requires_grad_(False).eval()
         self.history.load_state_dict(self._source(model).state_dict())
+        self.history_runtime = replace(model.runtime, precision=self.history_runtime.precision)
+        self.history_runtime.lay_out(self.history)
+        self.history_runtime.have_compiled(self.history)
         row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
         self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 

@@ -13,6 +13,7 @@ from basicsr.utils.registry import KD_REGISTRY
 
 from .augmentation import InvertibleAugmentation
 from .context import KDContext
+from .negatives import check_probabilities
 from .term import KDTerm
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class DUKD(KDTerm):
         self.teacher = teacher
         self.zoom_in = zoom_in
         self.zoom_out = zoom_out
+        check_probabilities(prob=prob)
         self.prob = prob
 
     def setup(self, model: KDModel) -> None:

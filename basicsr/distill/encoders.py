@@ -46,7 +46,12 @@ def encode(network: FrozenNetwork, image: Tensor, input_range: InputRange) -> En
         image = 2 * image - 1
     net = network.net
     with network.runtime.computing(image.device):
-        return Encoding(list(net.features(image)) if _has_codebook(net) else list(net(image).values()))
+        if _has_codebook(net):
+            return Encoding(list(net.features(image)))
+        levels = net(image)
+        if not isinstance(levels, dict):
+            raise TypeError("it gives an image; an encoder has features(x), or gives a dict of feature maps")
+        return Encoding(list(levels.values()))
 
 
 def add_latent(network: FrozenNetwork, encoding: Encoding) -> Tensor:
@@ -66,10 +71,17 @@ def probe_encoder(model: KDModel, name: str, latent: bool = False) -> Encoding:
     """Encode one black image of the training's size, to learn what the encoder gives.
 
     Raises:
-        ValueError: If ``network_<name>`` is not defined, is no encoder, gives no latent where one is wanted, or cannot
-            take images of this size.
+        ValueError: If ``network_<name>`` is not defined, is no encoder, gives no latent where one is wanted, cannot
+            take images of this size, or has runtime options that an encoder cannot have.
     """
     network = model.frozen_network(name)
+    if network.normalised:
+        raise ValueError(f"runtime.{name}: mean and std are for teachers; what an encoder sees is set by input_range")
+    if network.runtime.precision == "fp16" and model.runtime.precision != "fp16":
+        raise ValueError(
+            f"runtime.{name}.precision: gradients pass the encoder, and in fp16 they vanish where the loss is not "
+            f"scaled, which it is when runtime.g.precision is fp16; use bf16"
+        )
     if latent and not _has_codebook(network.net):
         raise ValueError(f"network_{name} ({type(network.net).__name__}) has no codebook; name a VQGAN as the encoder")
     image = torch.zeros(model.output_shape("g"), device=model.device)

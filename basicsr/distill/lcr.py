@@ -11,6 +11,7 @@ from basicsr.utils.registry import KD_REGISTRY
 
 from .augmentation import InvertibleAugmentation
 from .context import KDContext
+from .negatives import check_probabilities
 from .term import KDTerm
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class LCR(KDTerm):
     def __init__(self, teacher: str = "t", prob: float = 0.5) -> None:
         super().__init__()
         self.teacher = teacher
+        check_probabilities(prob=prob)
         self.prob = prob
 
     def setup(self, model: KDModel) -> None:

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt's parameters, from malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # names of mallopt's parameters, from malloc.h
 _ONE_GIB = 2**30
 _MOST = 2**31 - 1  # mallopt takes an int
 
@@ -25,4 +25,7 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux") or any(k.startswith(("MALLOC_", "GLIBC_TUNABLES")) for k in os.environ):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, _ONE_GIB) and mallopt(_TRIM_THRESHOLD, _MOST))
+    if mallopt is None or not mallopt(_TRIM_THRESHOLD, _MOST):
+        return False
+    # Older versions of glibc take no threshold above 32 MiB; they can be told to map nothing at all.
+    return bool(mallopt(_MMAP_THRESHOLD, _ONE_GIB) or mallopt(_MMAP_MAX, 0))

@@ -107,6 +107,9 @@ def _weight(options: dict) -> dict:
 
 def _criterion(options: dict, key: str) -> str:
     criterion = {"L1Loss": "l1", "MSELoss": "l2", "CharbonnierLoss": "charbonnier"}.get(options["type"])
-    if criterion is None or options.get("reduction", "mean") != "mean":
-        raise ValueError(f"train.{key}: expected L1Loss, MSELoss or CharbonnierLoss with reduction: mean")
+    extra = options.keys() - {"type", "loss_weight", "reduction"}
+    if criterion is None or extra or options.get("reduction", "mean") != "mean":
+        raise ValueError(
+            f"train.{key}: expected L1Loss, MSELoss or CharbonnierLoss with loss_weight, reduction: mean and no more"
+        )
     return criterion

@@ -67,6 +67,11 @@ class KDModel(SRModel):
         runtime = self.opt.get("runtime") or {}
         for key in [k for k, v in self.opt.items() if k.startswith("network_") and k != "network_g" and v]:
             name = key.removeprefix("network_")
+            if not isinstance(self.opt[key], dict):
+                raise ValueError(
+                    f"{key}: must be a section with a type, not {self.opt[key]!r} (DCKD's own files, with network_his: "
+                    f"true, have model_type: DCKDModel; with KDModel the term DCR makes its history network itself)"
+                )
             net = build_network(self.opt[key]).to(self.device)
             path = self.opt["path"]
             if path.get(f"pretrain_{key}"):

@@ -31,6 +31,8 @@ FP32, BF16 = NetworkRuntime(), NetworkRuntime("bf16")
 
 def main() -> None:
     opt, _ = parse_options(default_root(), is_train=True)
+    for runtime in (opt.get("runtime") or {}).values():
+        runtime["precision"] = "fp32"
     logger = get_root_logger()
     state = find_resume_state(opt)
     loader, *_ = create_train_val_dataloader(opt, logger)

@@ -1,5 +1,8 @@
 """DCR, DMM and LCR against plain re-derivations in float64, with a small encoder made here."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -294,8 +297,12 @@ def test_history_is_in_the_state_and_trains_nothing():
 
 
 def test_the_last_step_holds_on():
-    term = make_term("cl", type="DCR", step=[10])
-    term.after_step(type("Model", (), {"net_g_ema": Doubler().double()})(), 950_010)
+    term = make_term("cl", type="DCR", step=[10, 7])
+    source = Doubler(shift=0.8).double()
+    for iteration, updates in ((950_010, False), (950_012, True)):  # 950,012 = 7 · 135,716
+        before = term.history.shift.item()
+        term.after_step(type("Model", (), {"net_g_ema": source})(), iteration)
+        assert (term.history.shift.item() != before) == updates
 
 
 @pytest.mark.parametrize(
@@ -304,6 +311,10 @@ def test_the_last_step_holds_on():
         ({"type": "DCR", "step": []}, "step a list of positive"),
         ({"type": "DCR", "step": [0]}, "step a list of positive"),
         ({"type": "DMM", "temperature": 0.0}, "temperature must be above 0"),
+        ({"type": "DCR", "gaussian_noise_prob": 5}, "gaussian_noise_prob must be between 0 and 1, not 5"),
+        ({"type": "DCR", "update_decay": 5}, "update_decay must be between 0 and 1, not 5"),
+        ({"type": "LCR", "prob": -0.1}, "prob must be between 0 and 1, not -0.1"),
+        ({"type": "DUKD", "prob": 2}, "prob must be between 0 and 1, not 2"),
     ],
 )
 def test_refusals(options, message):
@@ -374,3 +385,19 @@ def test_images_encoded_a_few_at_a_time_give_the_same(setting, monkeypatch):
     assert terms[0].history.passes == [5, 5]
     for one, other in zip(*values):
         assert one.item() == pytest.approx(other.item(), rel=1e-12)
+
+
+def test_a_step_leaves_nothing_behind(setting):
+    """What terms and encodings hold is freed with the context, without waiting for the cyclic garbage collector."""
+    frozen, ctx, encoder, teacher = setting
+    terms = [make_term("ts", type="LogitsKD"), make_term("lcr", type="LCR"), make_term("cl", type="DCR", num_neg=1)]
+    gc.collect()
+    gc.disable()
+    try:
+        own = KDContext(1, ctx.lq, None, Pass(ctx.output), frozen)
+        run(terms, own)
+        reference = weakref.ref(own)
+        del own
+        assert reference() is None
+    finally:
+        gc.enable()

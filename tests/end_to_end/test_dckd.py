@@ -131,8 +131,24 @@ def test_two_processes_train_dckd(runner, released):
     released["datasets"]["train"]["batch_size_per_gpu"] = 2
     released["path"]["experiments_root"] = str(runner.root / "experiments")
     launch = ("-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={port}")
-    runner.run(*launch, "basicsr/train.py", "-opt", runner.write(released), "--launcher", "pytorch")
+    plugin = runner.root / "telling.py"
+    plugin.write_text(
+        "from basicsr.models.kd_model import KDModel\n"
+        "original = KDModel.optimize_parameters\n"
+        "def optimize_parameters(self, current_iter):\n"
+        "    original(self, current_iter)\n"
+        "    nets = self.net_g, self.terms['cl'].history\n"
+        "    sums = [sum(p.double().abs().sum().item() for p in net.parameters()) for net in nets]\n"
+        "    print('sums', current_iter, *sums, flush=True)\n"
+        "KDModel.optimize_parameters = optimize_parameters\n"
+    )
+    released["imports"] = [str(plugin)]
+    result = runner.run(*launch, "basicsr/train.py", "-opt", runner.write(released), "--launcher", "pytorch")
     assert "l_ce: " in log_text(runner.root / "experiments" / "tiny")
+    sums = sorted(re.findall(r"sums (\d+) (\S+) (\S+)", result.stdout), key=lambda found: int(found[0]))
+    assert len(sums) == 2 * 12, "two ranks, twelve iterations"
+    assert sums[::2] == sums[1::2], "student and history are the same on both ranks"
+    assert len({history for _, _, history in sums}) == 5, "as made, and moved after iterations 3, 6, 9 and 12"
 
 
 def test_vgg_as_the_encoder(runner, released):
@@ -164,6 +180,19 @@ def test_vgg_as_the_encoder(runner, released):
         (lambda o: o["train"]["kd_opt"]["cl"].update(weights=[1.0]), "has 5 levels, but there are 1 weights"),
         (lambda o: o["train"]["kd_opt"]["ce"].update(encoder="t"), r"network_t \(EDSR\) has no codebook"),
         (lambda o: o["network_vqgan"].update(n_embed=32), "16.* 32|32.* 16"),
+        (
+            lambda o: o["train"]["kd_opt"]["cl"].update(encoder="t"),
+            r"network_t \(EDSR\) is no encoder: it gives an image",
+        ),
+        (lambda o: o.update(network_his=True), "network_his: must be a section with a type, not True .*DCKDModel"),
+        (
+            lambda o: o.update(runtime={"vqgan": {"mean": [0.5] * 3, "std": [0.5] * 3}}),
+            "runtime.vqgan: mean and std are for teachers",
+        ),
+        (
+            lambda o: o.update(runtime={"vqgan": {"precision": "fp16"}}),
+            "runtime.vqgan.precision: gradients pass the encoder, and in fp16 they vanish",
+        ),
     ],
 )
 def test_what_is_refused_before_training(runner, released, change, message):
@@ -171,6 +200,12 @@ def test_what_is_refused_before_training(runner, released, change, message):
     change(options)
     with pytest.raises(ValueError, match=message):
         runner.train(options)
+
+
+def test_a_released_option_that_would_be_ignored_is_refused(runner, released):
+    released["train"]["logits_opt"] |= {"type": "CharbonnierLoss", "eps": 1e-3}
+    with pytest.raises(ValueError, match="train.logits_opt: expected .* and no more"):
+        runner.train(released)
 
 
 def test_contrast_without_a_history_network(runner, released):
