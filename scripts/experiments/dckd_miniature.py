@@ -4,8 +4,8 @@
 
 FOLDER has ``photos/BSDS500_train``, ``photos/T91``, ``photos/BSDS500_test``, ``sr/Set5``, ``sr/Set14`` (with ``HR`` and
 ``LR_bicubic/X2``), the teacher ``weights/IMDN_x2.pth`` and a VGG19 in ``weights``. The encoder is trained first, by
-VQGAN's recipe, on the training photographs. All runs go through ``basicsr/train.py``, one CPU thread each; what has been
-run is not repeated. The results are printed and written to ``experiments/dckd_miniature.json``.
+VQGAN's recipe, on the training photographs. All runs go through ``basicsr/train.py``, one CPU thread each; what has
+been run is not repeated. The results are printed and written to ``experiments/dckd_miniature.json``.
 """
 
 from __future__ import annotations
