@@ -3,11 +3,13 @@
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 
 import torch
 
 os.setsid()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background, which ignores it
 output_file = os.open(output, os.O_WRONLY | os.O_APPEND)  # noqa: F821
 for descriptor in (1, 2):
     os.dup2(output_file, descriptor)
