@@ -227,8 +227,10 @@ def train(name: str, options: dict, threads: int = 1) -> None:
     text = dump_yaml({"name": name, **options})
     if folder.exists() and (not path.exists() or path.read_text(encoding="utf-8") != text):
         sys.exit(f"{folder} is of a run with other options; remove it, and what was made with it, to run this one")
-    if result.exists() and json.loads(result.read_text())["iteration"] == options["train"]["total_iter"]:
-        return
+    if result.exists():
+        found, tests = json.loads(result.read_text()), [key for key in options["datasets"] if key.startswith("val")]
+        if found["iteration"] == options["train"]["total_iter"] and len(found["datasets"]) == len(tests):
+            return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     print(f"{name} …", flush=True)
