@@ -159,7 +159,8 @@ class KDContext:
                 with self.part("encoder"), torch.no_grad():
                     images = torch.cat(list(batches.values()))
                     parts = [encode(network, part, input_range).levels for part in network.runtime.portions(images)]
-                    everything = Encoding([torch.cat(level) for level in zip(*parts)])
+                    # A copy only where there are several parts: these are the step's largest tensors.
+                    everything = Encoding([torch.cat(level) if len(level) > 1 else level[0] for level in zip(*parts)])
                 ends = list(accumulate(len(images) for images in batches.values()))
                 for key, start, end in zip(batches, [0, *ends], ends):
                     work.done[key] = everything[start:end]

@@ -47,6 +47,16 @@ ENCODER_NET = {  # f8, four levels; with f16 as published, as short a training g
         "z_channels": 64,
     },
 }
+TRAIN_SET = {
+    "name": "photos",
+    "type": "PairedImageDataset",
+    "io_backend": {"type": "memmap"},
+    "gt_size": 64,
+    "dataroot_gt": str(WORK / "HR.memmap"),
+    "use_hflip": True,
+    "use_rot": True,
+    "num_worker_per_gpu": 0,
+}
 INPUT = {"encoder": "vqgan", "input_range": "[-1,1]"}  # what this encoder is trained on
 LOGITS = {"logits": {"type": "LogitsKD"}}
 DCR = {"dcr": {"type": "DCR", **INPUT, "loss_weight": 0.1, "history_source": "student", "step": [100]}}
@@ -111,15 +121,8 @@ def prepare(data: Path) -> None:
 
 def encoder_options(iterations: int) -> dict:
     train_set = {
-        "name": "photos",
-        "type": "PairedImageDataset",
-        "io_backend": {"type": "memmap"},
-        "gt_size": 64,
-        "dataroot_gt": str(WORK / "HR.memmap"),
+        **TRAIN_SET,
         "dataroot_lq": str(WORK / "HR.memmap"),
-        "use_hflip": True,
-        "use_rot": True,
-        "num_worker_per_gpu": 0,
         "batch_size_per_gpu": 16,
         "dataset_enlarge_ratio": 20,
     }
@@ -142,18 +145,11 @@ def encoder_options(iterations: int) -> dict:
 
 def student_options(data: Path, iterations: int, terms: dict, seed: int) -> dict:
     train_set = {
-        "name": "photos",
-        "type": "PairedImageDataset",
-        "io_backend": {"type": "memmap"},
-        "gt_size": 64,
-        "dataroot_gt": str(WORK / "HR.memmap"),
+        **TRAIN_SET,
         "dataroot_lq": str(WORK / "LR_X2.memmap"),
         "filename_tmpl": "{}x2",
-        "use_hflip": True,
-        "use_rot": True,
-        "dataset_enlarge_ratio": 10,
-        "num_worker_per_gpu": 0,
         "batch_size_per_gpu": 8,
+        "dataset_enlarge_ratio": 10,
     }
     tests = {"photos": (WORK / "test_HR", WORK / "test_LR/X2")}
     tests |= {name: (data / "sr" / name / "HR", data / "sr" / name / "LR_bicubic/X2") for name in ("Set5", "Set14")}
