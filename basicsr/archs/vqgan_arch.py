@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from .latent_encoder import LatentEncoder
 from .size_requirement import SizeRequirement
 from .vqgan_blocks import Decoder, Encoder
 from .vqgan_config import DDConfig, explain_misfit
@@ -61,7 +62,7 @@ class VectorQuantizer(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class VQGAN(nn.Module):
+class VQGAN(LatentEncoder):
     """A VQGAN's encoder, ``quant_conv`` and codebook: image features at several levels, and a latent beside a codebook.
 
     Images of any size no smaller than the stride are accepted; as in the release, what exceeds a multiple of it at the

@@ -4,170 +4,186 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from itertools import accumulate
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from basicsr.engine.batch import Batch
 from basicsr.engine.timing import StepTimer
 
-from .encoders import Encoding, InputRange, add_latent, encode
-from .frozen import FrozenNetwork
-
-
-@dataclass
-class Pass:
-    """One forward pass: the output, and the tapped features by module path."""
-
-    output: Tensor
-    features: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class _EncoderWork:
-    """What one encoder is to encode, and what it has encoded."""
-
-    images: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
-    done: dict[str, Encoding] = field(default_factory=dict)
+from .encoders import BatchImage, Encoding, Encodings, FrozenEncoder, PassOutput, Source
+from .passes import INPUT, Pass, Passes, PassNetwork
 
 
 class KDContext:
     """One batch as the terms see it.
 
-    Before any term is computed, each one's ``prepare`` announces what it will ask for beyond the teachers' passes over
-    ``lq``. So a teacher sees all its inputs in one pass, and an encoder all images without gradients in another.
+    Before any term is computed, each one's ``prepare`` announces what it will ask for. So a network sees all its inputs
+    of one size in one pass, and an encoder all its images.
 
     Args:
-        iteration: From 1.
-        lq: Input, ``(B, C, h, w)``.
-        gt: Target, ``(B, C, H, W)``, or None.
-        student: The student's pass, with gradients.
-        frozen: The frozen networks by name.
-        timer: Counts the frozen networks' time, when given.
-        run_student: Runs the student on further inputs, with gradients.
+        iteration: From 1; 0 while networks are tried out before the training.
+        batch: The batch, or the part of it that is being computed.
+        find: The network of a name.
+        timer: Takes the time of the networks, when given.
 
     Attributes:
-        output: The student's output, ``(B, C, H, W)``.
+        batch: Everything that the data sets gave, by key.
+        logs: What :meth:`log` was given.
+        scratch: For what a term keeps from ``prepare`` to ``forward``, by a key of its own; it ends with the iteration.
     """
 
     def __init__(
-        self,
-        iteration: int,
-        lq: Tensor,
-        gt: Tensor | None,
-        student: Pass,
-        frozen: Mapping[str, FrozenNetwork],
-        timer: StepTimer | None = None,
-        run_student: Callable[[Tensor], Tensor] | None = None,
+        self, iteration: int, batch: Batch, find: Callable[[str], PassNetwork], timer: StepTimer | None = None
     ) -> None:
         self.iteration = iteration
-        self.lq = lq
-        self.gt = gt
-        self.student = student
-        self._frozen = frozen
-        self.run_student = run_student
+        self.batch = batch
+        self.scratch: dict[Any, Any] = {}
+        self.logs: dict[str, Any] = {}
+        self._find = find
         self._timer = timer
-        self._passes: dict[str, dict[str, Pass]] = {}
-        self._views: dict[str, dict[str, Tensor]] = {}
-        self._encoders: dict[tuple[str, InputRange], _EncoderWork] = {}
+        part = _parts(timer)
+        self._passes = Passes(find, part)
+        self._encodings = Encodings(part)
 
     def part(self, name: str) -> AbstractContextManager:
         """Count the time inside as that of a part of the step with this name, in the log."""
-        return self._timer.part(name) if self._timer else nullcontext()
+        return _parts(self._timer)(name)
 
-    def _network(self, name: str) -> FrozenNetwork:
-        if name not in self._frozen:
-            known = ", ".join(f"network_{key}" for key in self._frozen) or "none is defined"
-            raise ValueError(f"a distillation term asks for network_{name}; frozen networks: {known}")
-        return self._frozen[name]
+    # The batch.
+
+    @property
+    def lq(self) -> Tensor:
+        """The input ``(B, C, h, w)``, the rows of all domains."""
+        return self.batch[INPUT]
+
+    @property
+    def gt(self) -> Tensor | None:
+        """The target ``(B, C, H, W)`` of the rows that have one; None where no data set gives it."""
+        return self.batch.get("gt")
+
+    @property
+    def rows(self) -> Mapping[str, slice]:
+        """Domain → its rows: ``train``, or ``s`` and ``t`` for the sets ``train_s`` and ``train_t``."""
+        return self.batch.rows
+
+    # Passes.
 
     @property
     def output(self) -> Tensor:
-        return self.student.output
+        """The student's output ``(B, C, H, W)``, with gradients."""
+        return self.run("g").output
 
-    def features(self, network: str) -> dict[str, Tensor]:
-        """The tapped features of the student (``'g'``) or of a teacher, by module path."""
-        return self.student.features if network == "g" else self.teacher(network).features
-
-    # Teachers.
-
-    def want_view(self, teacher: str, key: str, image: Tensor) -> None:
-        """Announce that a teacher is to see another input; in the same pass if it has the shape of ``lq``.
+    def want(
+        self,
+        network: str,
+        key: str = INPUT,
+        image: Tensor | None = None,
+        *,
+        grad: bool | None = None,
+        replace: Mapping[str, Tensor] | None = None,
+        **inputs: Any,
+    ) -> None:
+        """Announce a pass. Passes of equal shape and gradient run together, and what is not asked for does not run.
 
         Args:
-            teacher: The suffix of its ``network_<teacher>``.
-            key: A name for the view, unique among the terms.
-            image: ``(N, C, h', w')``.
+            network: ``g`` (the student), ``g_ema`` (its average), the suffix of a frozen ``network_<x>``, or the name
+                of a term that offers ``as_network``.
+            key: A name for the image. Terms that announce one key and one image share the pass.
+            image: ``(N, C, h, w)``; the batch's input when absent, which is what the key ``lq`` means.
+            grad: Whether the pass has gradients. By default the student's has, and another network's if something that
+                it is given has.
+            replace: Tapped path → the tensor that takes the place of that module's output.
+            **inputs: Further arguments of the network's ``forward``. A tensor with a row for each image is joined with
+                those of the passes beside it.
+
+        Raises:
+            ValueError: If another image has that key, or there is no such network.
         """
-        assert teacher not in self._passes, "views are announced before the teacher has run"
-        self._views.setdefault(teacher, {})[key] = image
+        if image is None:
+            if key != INPUT:
+                raise ValueError(
+                    f"the pass '{key}' of {network} needs its image: ctx.want('{network}', '{key}', image)"
+                )
+            image = self.lq
+        elif key == INPUT and image is not self.lq:
+            raise ValueError(
+                f"'{INPUT}' is the batch's own input; give the other image that {network} sees another key"
+            )
+        self._passes.want(network, key, image, grad, replace, inputs)
+
+    def run(self, network: str, key: str = INPUT) -> Pass:
+        """An announced pass, or the one over the batch's own input: its output and its tapped features.
+
+        Raises:
+            ValueError: If it was not announced, or there is no such network.
+        """
+        if key == INPUT and not self._passes.has(network, key):
+            self.want(network)
+        return self._passes.run(network, key, self)
 
     def teacher(self, name: str = "t") -> Pass:
-        """A teacher's pass over ``lq``, without gradients; run when first asked for.
+        """A teacher's pass over ``lq``: ``run(name)``."""
+        return self.run(name)
+
+    def record(self, network: str, run: Callable[[], Tensor]) -> Pass:
+        """Run a network over ``lq`` in a way of the caller's own, and keep its pass with its tapped features.
 
         Args:
-            name: The suffix of its ``network_<name>``.
+            network: The network.
+            run: Gives the output.
         """
-        return self._run_teacher(name)["lq"]
+        source = self._find(network)
+        with source.taps.recording() as features:
+            output = run()
+        result = Pass(output, {path: feature.to(output.dtype) for path, feature in features.items()})
+        self._passes.put(network, INPUT, self.lq, result)
+        return result
 
-    def view(self, teacher: str, key: str) -> Tensor:
-        """A teacher's output for an announced view."""
-        return self._run_teacher(teacher)[key].output
+    # Encodings.
 
-    def _run_teacher(self, name: str) -> dict[str, Pass]:
-        if name not in self._passes:
-            network = self._network(name)
-            views = self._views.get(name, {})
-            together = [key for key, image in views.items() if image.shape == self.lq.shape]
-            batch = torch.cat([self.lq, *(views[key] for key in together)]) if together else self.lq
-            with self.part("teacher"), torch.no_grad():
-                with network.taps.recording() as features:
-                    outputs = network(batch).chunk(1 + len(together))
-                passes = {key: Pass(output) for key, output in zip(together, outputs[1:])}
-                passes |= {key: Pass(network(image)) for key, image in views.items() if key not in passes}
-            own = {path: feature[: len(self.lq)].float() for path, feature in features.items()}
-            self._passes[name] = {"lq": Pass(outputs[0], own), **passes}
-        return self._passes[name]
-
-    # Encoders.
-
-    def want_encoding(self, encoder: str, input_range: InputRange, images: Mapping[str, Callable[[], Tensor]]) -> None:
-        """Announce images that are to be encoded without gradients, all of them in one pass.
+    def want_encoding(self, encoder: FrozenEncoder, *sources: Source) -> None:
+        """Announce images that are to be encoded: :class:`PassOutput`, :class:`BatchImage`.
 
         Args:
-            encoder: The suffix of its ``network_<encoder>``.
-            input_range: What images in [0, 1] are mapped to for it.
-            images: Name → what makes the images ``(N, C, H, W)``, called once. What two terms announce under one name
-                is encoded once, so it must be the same.
+            encoder: From :meth:`basicsr.distill.networks.Networks.encoder`.
+            *sources: The images. What two terms announce is encoded once.
         """
-        work = self._encoders.setdefault((encoder, input_range), _EncoderWork())
-        assert not work.done, "images are announced before the encoder has run"
-        work.images.update(images)
+        for source in sources:
+            if isinstance(source, PassOutput) and source.key == INPUT and not self._passes.has(*source):
+                self.want(source.network)
+        self._encodings.want(encoder, sources)
 
-    def encoding(self, encoder: str, input_range: InputRange, name: str) -> Encoding:
-        """The feature levels of the student's output (``'student'``, with gradients) or of announced images."""
-        work = self._encoders[encoder, input_range]
-        network = self._network(encoder)
-        if name not in work.done:
-            if name == "student":
-                with self.part("encoder"):
-                    work.done[name] = encode(network, self.output, input_range)
-            else:
-                batches = {key: make() for key, make in work.images.items()}
-                work.images.clear()  # they hold this context, which would live on until Python looks for cycles
-                with self.part("encoder"), torch.no_grad():
-                    images = torch.cat(list(batches.values()))
-                    parts = [encode(network, part, input_range).levels for part in network.runtime.portions(images)]
-                    # A copy only where there are several parts: these are the step's largest tensors.
-                    everything = Encoding([torch.cat(level) if len(level) > 1 else level[0] for level in zip(*parts)])
-                ends = list(accumulate(len(images) for images in batches.values()))
-                for key, start, end in zip(batches, [0, *ends], ends):
-                    work.done[key] = everything[start:end]
-        return work.done[name]
+    def encoding(self, encoder: FrozenEncoder, source: Source) -> Encoding:
+        """The feature maps of an image by layer, with gradients where the image has them."""
+        return self._encodings.get(encoder, source, self._image_of)
 
-    def latent(self, encoder: str, input_range: InputRange, name: str) -> Tensor:
-        """The latent ``(B, D, h, w)`` of the same, continued from the feature levels."""
-        encoding = self.encoding(encoder, input_range, name)
-        with self.part("encoder"), torch.set_grad_enabled(name == "student"):
-            return add_latent(self._frozen[encoder], encoding)
+    def latent(self, encoder: FrozenEncoder, source: Source) -> Tensor:
+        """The latent ``(N, D, h, w)`` of the same."""
+        return self._encodings.latent(encoder, source, self._image_of)
+
+    def _image_of(self, source: Source) -> Tensor:
+        return self.batch[source.key] if isinstance(source, BatchImage) else self.run(*source).output
+
+    # What is only looked at.
+
+    def log(self, name: str, value: Tensor | float) -> None:
+        """Log a number that is not minimised, as ``<term>_<name>``.
+
+        Args:
+            name: Letters, digits and ``_``.
+            value: A scalar.
+        """
+        self.logs[name] = value.detach() if isinstance(value, Tensor) else value
+
+    def detached(self) -> KDContext:
+        """The same iteration without gradients to the student, for what a term trains by itself."""
+        other = KDContext(self.iteration, self.batch, self._find, self._timer)
+        other.scratch = self.scratch
+        other._passes = self._passes.detached()
+        return other
+
+
+def _parts(timer: StepTimer | None) -> Callable[[str | None], AbstractContextManager]:
+    """A function of its own, not a method: passes hold it, and a step's tensors must be freed without cycles."""
+    return lambda name: timer.part(name) if timer and name else nullcontext()

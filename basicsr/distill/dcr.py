@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from basicsr.archs import build_network
 from basicsr.engine.runtime import NetworkRuntime, PrecisionName
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
-from .encoders import Encoding, InputRange, probe_encoder
+from .encoders import Encoding, FrozenEncoder, InputRange, PassOutput
 from .negatives import Degradation, check_probabilities
+from .networks import Networks
 from .term import KDTerm
-
-if TYPE_CHECKING:
-    from basicsr.models.kd_model import KDModel
 
 STEP_SPAN = 100_000  # iterations for which one number of `step` holds
 EPSILON = 1e-7  # the release's; keeps the ratio finite where all negatives equal the anchor
@@ -110,38 +107,35 @@ class DCR(KDTerm):
         self.update_decay = update_decay
         self.step = list(step)
         self.degrade = Degradation(gaussian_blur_prob, resize_prob, gaussian_noise_prob, gray_noise_prob)
+        self._encoder: FrozenEncoder | None = None
         self._rows: list[dict[str, Any]] = []
 
-    def setup(self, model: KDModel) -> None:
+    def setup(self, networks: Networks) -> None:
         """Copy the student into the history network, and check that encoder and teacher are there.
 
         Raises:
             ValueError: If a network is missing or does not fit, or there is no average to follow.
         """
-        if self.history_source == "ema" and not hasattr(model, "net_g_ema"):
+        if self.history_source == "ema" and "g_ema" not in networks:
             raise ValueError("history_source: ema follows the student's average; set train.ema_decay above 0")
-        total_iter = model.opt["train"]["total_iter"]
+        total_iter = networks.total_iter
         if total_iter > STEP_SPAN * len(self.step):
             get_root_logger().warning(
                 f"train.kd_opt.{self.name}.step has {len(self.step)} numbers, one for each {STEP_SPAN:,} iterations, "
                 f"and the run is {total_iter:,} long: its last, {self.step[-1]}, holds on to the end"
             )
-        shape = model.check_teacher(self.teacher)
-        levels = probe_encoder(model, self.encoder).levels
+        shape = networks.require_same_output(self.teacher)
+        self._encoder = networks.encoder(self.encoder, self.input_range)
+        levels = [layer for layer in networks.encoding_shapes(self._encoder) if layer != "latent"]
         if len(levels) != len(self.weights):
             raise ValueError(
                 f"network_{self.encoder} has {len(levels)} levels, but there are {len(self.weights)} weights"
             )
-        self.history = build_network(model.opt["network_g"]).to(model.device).requires_grad_(False).eval()
-        self.history.load_state_dict(self._source(model).state_dict())
-        self.history_runtime = replace(model.runtime, precision=self.history_runtime.precision)
-        self.history_runtime.lay_out(self.history)
+        self.history = networks.copy_of(self.history_source)
+        self.history_runtime = replace(networks.runtime, precision=self.history_runtime.precision)
         self.history_runtime.have_compiled(self.history)
         row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
         self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
-
-    def _source(self, model: KDModel) -> torch.nn.Module:
-        return model.net_g_ema if self.history_source == "ema" else model.get_bare_model(model.net_g)
 
     def train(self, mode: bool = True) -> DCR:
         """The history network stays in eval mode."""
@@ -150,34 +144,39 @@ class DCR(KDTerm):
             self.history.eval()
         return self
 
-    def prepare(self, ctx: KDContext) -> None:
-        images = {
-            f"teacher {self.teacher}": lambda: ctx.teacher(self.teacher).output,
-            f"negatives of {self.name}": lambda: self.negatives(ctx),
-        }
-        ctx.want_encoding(self.encoder, self.input_range, images)
+    @property
+    def _sources(self) -> tuple[PassOutput, PassOutput, PassOutput]:
+        return PassOutput("g"), PassOutput(self.teacher), PassOutput(self.name, "negatives")
 
-    @torch.no_grad()
-    def negatives(self, ctx: KDContext) -> Tensor:
-        """The history network's outputs for the input and its degraded copies, ``((1 + num_neg)·B, C, H, W)``."""
+    def prepare(self, ctx: KDContext) -> None:
         with ctx.part("history"):
             inputs = torch.cat([ctx.lq, *(self.degrade(ctx.lq) for _ in range(self.num_neg))])
-            portions = self.history_runtime.portions(inputs)
+        ctx.want(self.name, "negatives", inputs)
+        ctx.want_encoding(self._encoder, *self._sources)
+
+    @torch.no_grad()
+    def as_network(self, ctx: KDContext, key: str, image: Tensor) -> Tensor:
+        """The history network's output."""
+        with ctx.part("history"):
+            portions = self.history_runtime.portions(image)
             return torch.cat([self.history_runtime.run(self.history, portion) for portion in portions])
 
     def forward(self, ctx: KDContext) -> Tensor:
-        student, teacher, negatives = (
-            ctx.encoding(self.encoder, self.input_range, name)
-            for name in ("student", f"teacher {self.teacher}", f"negatives of {self.name}")
-        )
+        student, teacher, negatives = (ctx.encoding(self._encoder, source) for source in self._sources)
         return contrast(student, teacher, negatives, self.weights, self.distance)
 
     @torch.no_grad()
-    def after_step(self, model: KDModel, iteration: int) -> None:
-        """Move the history network towards its source, where an update is due. Parameters only, as in the release."""
+    def after_step(self, networks: Networks, iteration: int) -> None:
+        """Move the history network towards its source, where an update is due.
+
+        Parameters move as in the release; buffers, such as the statistics of batch norm, are copied [ours].
+        """
         if iteration % self.step[min((iteration - 1) // STEP_SPAN, len(self.step) - 1)] == 0:
-            own, source = list(self.history.parameters()), list(self._source(model).parameters())
-            torch._foreach_lerp_(own, [p.detach() for p in source], 1 - self.update_decay)
+            source = networks.source(self.history_source)
+            own, theirs = list(self.history.parameters()), [p.detach() for p in source.parameters()]
+            torch._foreach_lerp_(own, theirs, 1 - self.update_decay)
+            for buffer, other in zip(self.history.buffers(), source.buffers()):
+                buffer.copy_(other)
 
     def wiring(self) -> list[dict[str, Any]]:
         return self._rows

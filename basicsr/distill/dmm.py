@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,11 +11,9 @@ from torch.utils.checkpoint import checkpoint
 from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
-from .encoders import InputRange, probe_encoder
+from .encoders import FrozenEncoder, InputRange, PassOutput
+from .networks import Networks
 from .term import KDTerm
-
-if TYPE_CHECKING:
-    from basicsr.models.kd_model import KDModel
 
 CHUNK = 4096  # tokens whose distances to all codes are held at once
 StudentSide = Literal["log_softmax_of_distance", "release"]
@@ -81,28 +79,28 @@ class DMM(KDTerm):
         self.input_range = input_range
         self.temperature = temperature
         self.student_side = student_side
+        self.sources = PassOutput("g"), PassOutput(teacher)
+        self._encoder: FrozenEncoder | None = None
         self._rows: list[dict[str, Any]] = []
 
-    def setup(self, model: KDModel) -> None:
+    def setup(self, networks: Networks) -> None:
         """Check that encoder and teacher are there.
 
         Raises:
             ValueError: If a network is missing or does not fit.
         """
-        model.check_teacher(self.teacher)
-        latent = probe_encoder(model, self.encoder, latent=True).latent
-        self.codebook = [model.frozen_network(self.encoder).net.codebook]  # in a list: no part of the term's state
-        row = {"student": "output", "student_shape": tuple(latent.shape), "network": self.encoder, "module": "latent"}
-        self._rows = [{**row, "module_shape": tuple(latent.shape), "adapter": "–"}]
+        networks.require_same_output(self.teacher)
+        self._encoder = networks.encoder(self.encoder, self.input_range, latent=True)
+        shape = networks.encoding_shapes(self._encoder)["latent"]
+        row = {"student": "output", "student_shape": shape, "network": self.encoder, "module": "latent"}
+        self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 
     def prepare(self, ctx: KDContext) -> None:
-        images = {f"teacher {self.teacher}": lambda: ctx.teacher(self.teacher).output}
-        ctx.want_encoding(self.encoder, self.input_range, images)
+        ctx.want_encoding(self._encoder, *self.sources)
 
     def forward(self, ctx: KDContext) -> Tensor:
-        student = ctx.latent(self.encoder, self.input_range, "student")
-        teacher = ctx.latent(self.encoder, self.input_range, f"teacher {self.teacher}")
-        return category_cross_entropy(student, teacher, self.codebook[0], self.temperature, self.student_side)
+        student, teacher = (ctx.latent(self._encoder, source) for source in self.sources)
+        return category_cross_entropy(student, teacher, self._encoder.codebook, self.temperature, self.student_side)
 
     def wiring(self) -> list[dict[str, Any]]:
         return self._rows

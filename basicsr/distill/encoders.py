@@ -1,19 +1,46 @@
-"""Frozen encoders, such as VQGAN's or VGG, seen alike: an image goes in, feature levels and maybe a latent come out."""
+"""Frozen encoders, such as VQGAN's or VGG: an image goes in, named feature maps and maybe a latent come out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from basicsr.archs.latent_encoder import LatentEncoder
 
 from .frozen import FrozenNetwork
-
-if TYPE_CHECKING:
-    from basicsr.models.kd_model import KDModel
+from .passes import INPUT
 
 InputRange = Literal["[0,1]", "[-1,1]"]
+
+
+class PassOutput(NamedTuple):
+    """The image that a pass gives, as what is to be encoded.
+
+    Attributes:
+        network: As in ``ctx.run``: ``g``, ``t`` …
+        key: The pass.
+    """
+
+    network: str
+    key: str = INPUT
+
+
+class BatchImage(NamedTuple):
+    """An image of the batch, as what is to be encoded.
+
+    Attributes:
+        key: Of the batch: ``gt``.
+    """
+
+    key: str
+
+
+Source = PassOutput | BatchImage
 
 
 @dataclass
@@ -21,77 +48,129 @@ class Encoding:
     """What an encoder makes of a batch of images.
 
     Attributes:
-        levels: Feature maps ``(B, C_i, H_i, W_i)``, shallow to deep.
+        features: Layer name → feature maps ``(B, C_i, H_i, W_i)``, shallow to deep.
         latent: ``(B, D, h, w)`` before quantisation; None until it is asked for.
     """
 
-    levels: list[Tensor]
+    features: dict[str, Tensor]
     latent: Tensor | None = None
 
-    def __getitem__(self, rows: slice) -> Encoding:
+    @property
+    def levels(self) -> list[Tensor]:
+        """The feature maps alone."""
+        return list(self.features.values())
+
+    def __getitem__(self, rows: slice | Tensor) -> Encoding:
         """Some images of the batch."""
-        return Encoding([level[rows] for level in self.levels])
+        if isinstance(rows, slice) and rows.indices(len(self.levels[0])) == (0, len(self.levels[0]), 1):
+            return self
+        return Encoding({name: feature[rows] for name, feature in self.features.items()})
 
 
-def encode(network: FrozenNetwork, image: Tensor, input_range: InputRange) -> Encoding:
-    """Feature levels of images, with gradients to the images unless the caller forbids them.
+@dataclass(frozen=True)
+class FrozenEncoder:
+    """A frozen network used as an encoder, with what it is given. Equal ones share their work.
 
     Args:
-        network: A frozen network with ``features(x)`` (VQGAN), or whose output is a dict of feature maps
-            (VGGFeatureExtractor).
-        image: ``(B, C, H, W)`` in [0, 1].
-        input_range: What the images are mapped to first.
+        network: The network: one whose output is a dict of feature maps, such as VGGFeatureExtractor, or a
+            :class:`~basicsr.archs.latent_encoder.LatentEncoder`, such as VQGAN, whose layers are called ``level1``,
+            ``level2`` …
+        input_range: What images in [0, 1] are mapped to first.
     """
-    if input_range == "[-1,1]":
-        image = 2 * image - 1
-    net = network.net
-    with network.runtime.computing(image.device):
-        if _has_codebook(net):
-            return Encoding(list(net.features(image)))
-        levels = net(image)
-        if not isinstance(levels, dict):
-            raise TypeError("it gives an image; an encoder has features(x), or gives a dict of feature maps")
-        return Encoding(list(levels.values()))
+
+    network: FrozenNetwork
+    input_range: InputRange = "[0,1]"
+
+    @property
+    def codebook(self) -> Tensor | None:
+        """The codebook ``(n_embed, D)``; None where there is none, and so no latent."""
+        return self.network.net.codebook if isinstance(self.network.net, LatentEncoder) else None
+
+    def encode(self, image: Tensor) -> Encoding:
+        """Feature maps of images ``(B, C, H, W)`` in [0, 1], with gradients to them unless the caller forbids them.
+
+        Raises:
+            TypeError: If the network is not an encoder.
+        """
+        if self.input_range == "[-1,1]":
+            image = 2 * image - 1
+        net = self.network.net
+        with self.network.runtime.computing(image.device):
+            if isinstance(net, LatentEncoder):
+                return Encoding({f"level{i}": level for i, level in enumerate(net.features(image), 1)})
+            features = net(image)
+            if not isinstance(features, dict):
+                raise TypeError("it gives an image; an encoder gives a dict of feature maps, or is a LatentEncoder")
+            return Encoding(dict(features))
+
+    def latent(self, encoding: Encoding) -> Tensor:
+        """The latent of what was encoded, continued from the features and kept with them."""
+        if encoding.latent is None:
+            with self.network.runtime.computing(encoding.levels[-1].device):
+                encoding.latent = self.network.net.latent_from_features(encoding.levels)
+        return encoding.latent
 
 
-def add_latent(network: FrozenNetwork, encoding: Encoding) -> Tensor:
-    """Go on from the feature levels to the latent, which is kept with them."""
-    if encoding.latent is None:
-        with network.runtime.computing(encoding.levels[-1].device):
-            encoding.latent = network.net.latent_from_features(encoding.levels)
-    return encoding.latent
+class Encodings:
+    """The encodings of one iteration. Images of one size are encoded together, those with gradients apart.
 
-
-def _has_codebook(net: nn.Module) -> bool:
-    return hasattr(net, "latent_from_features")
-
-
-@torch.no_grad()
-def probe_encoder(model: KDModel, name: str, latent: bool = False) -> Encoding:
-    """Encode one black image of the training's size, to learn what the encoder gives.
-
-    Raises:
-        ValueError: If ``network_<name>`` is not defined, is no encoder, gives no latent where one is wanted, cannot
-            take images of this size, or has runtime options that an encoder cannot have.
+    Args:
+        part: The timer's context for a part of the step.
     """
-    network = model.frozen_network(name)
-    if network.normalised:
-        raise ValueError(f"runtime.{name}: mean and std are for teachers; what an encoder sees is set by input_range")
-    if network.runtime.precision == "fp16" and model.runtime.precision != "fp16":
-        raise ValueError(
-            f"runtime.{name}.precision: gradients pass the encoder, and in fp16 they vanish where the loss is not "
-            f"scaled, which it is when runtime.g.precision is fp16; use bf16"
-        )
-    if latent and not _has_codebook(network.net):
-        raise ValueError(f"network_{name} ({type(network.net).__name__}) has no codebook; name a VQGAN as the encoder")
-    image = torch.zeros(model.output_shape("g"), device=model.device)
-    try:
-        encoding = encode(network, image, "[0,1]")
-        if latent:
-            add_latent(network, encoding)
-    except (AttributeError, TypeError) as error:
-        raise ValueError(f"network_{name} ({type(network.net).__name__}) is no encoder: {error}") from error
-    except (RuntimeError, ValueError) as error:
-        size = "×".join(map(str, image.shape[2:]))
-        raise ValueError(f"network_{name} cannot encode the training's {size} images: {error}") from error
-    return encoding
+
+    def __init__(self, part: Callable[[str], AbstractContextManager]) -> None:
+        self._part = part
+        self._wanted: dict[FrozenEncoder, dict[Source, None]] = {}
+        self._done: dict[FrozenEncoder, dict[Source, Encoding]] = {}
+
+    def want(self, encoder: FrozenEncoder, sources: Sequence[Source]) -> None:
+        """Announce what will be asked for."""
+        self._wanted.setdefault(encoder, {}).update(dict.fromkeys(sources))
+
+    def get(self, encoder: FrozenEncoder, source: Source, image_of: Callable[[Source], Tensor]) -> Encoding:
+        """The encoding of an image; with it come all announced ones of the same size that have, or lack, gradients.
+
+        Args:
+            encoder: The encoder.
+            source: Which image.
+            image_of: Gives the image of a source.
+        """
+        done = self._done.setdefault(encoder, {})
+        if source not in done:
+            first = image_of(source)
+            images = {source: first}
+            for other in self._wanted.get(encoder, {}):
+                if other not in done and other != source:
+                    image = image_of(other)
+                    if image.requires_grad == first.requires_grad and image.shape[1:] == first.shape[1:]:
+                        images[other] = image
+            order = list(self._wanted.get(encoder, {source: None}))  # of the announcements, whoever asks first
+            done.update(self._encode(encoder, dict(sorted(images.items(), key=lambda item: _place(item[0], order)))))
+        return done[source]
+
+    def latent(self, encoder: FrozenEncoder, source: Source, image_of: Callable[[Source], Tensor]) -> Tensor:
+        """The latent of the same, continued from the features."""
+        encoding = self.get(encoder, source, image_of)
+        with self._part("encoder"), torch.set_grad_enabled(encoding.levels[-1].requires_grad):
+            return encoder.latent(encoding)
+
+    def _encode(self, encoder: FrozenEncoder, images: Mapping[Source, Tensor]) -> dict[Source, Encoding]:
+        batches = list(images.values())
+        joined = torch.cat(batches) if len(batches) > 1 else batches[0]
+        with_gradient = joined.requires_grad
+        portions = (joined,) if with_gradient else encoder.network.runtime.portions(joined)
+        with self._part("encoder"), torch.set_grad_enabled(with_gradient):
+            parts = [encoder.encode(portion).features for portion in portions]
+            # A copy only where there are several parts: these are the step's largest tensors.
+            whole = {name: torch.cat([p[name] for p in parts]) if len(parts) > 1 else f for name, f in parts[0].items()}
+        if len(batches) == 1:
+            return {source: Encoding(whole) for source in images}
+        cuts = {name: feature.split([len(batch) for batch in batches]) for name, feature in whole.items()}
+        return {
+            source: Encoding({name: pieces[index] for name, pieces in cuts.items()})
+            for index, source in enumerate(images)
+        }
+
+
+def _place(source: Source, order: list[Source]) -> int:
+    return order.index(source) if source in order else -1

@@ -97,10 +97,14 @@ class FeatureTerm(KDTerm):
                 f"height and width; choose modules at the same resolution"
             )
 
+    def prepare(self, ctx: KDContext) -> None:
+        for _, network, _ in self._matched:
+            ctx.want(network)
+
     def matched_features(self, ctx: KDContext) -> Iterator[tuple[Tensor, Tensor]]:
         """The pairs of this batch, (adapted student feature, teacher feature), of the same shape."""
         for adapter, (own, network, other) in zip(self.adapters, self._matched):
-            yield same_layout(adapter(ctx.features("g")[own]), ctx.features(network)[other])
+            yield same_layout(adapter(ctx.run("g").features[own]), ctx.run(network).features[other])
 
     def wiring(self) -> list[dict[str, Any]]:
         return self._rows

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from basicsr.engine.runtime import NetworkRuntime, PrecisionName
 
+from .passes import PassNetwork
 from .taps import FeatureTaps
 
 
-class FrozenNetwork(nn.Module):
+class FrozenNetwork(nn.Module, PassNetwork):
     """Holds a network in eval mode with no parameter that requires a gradient, whatever is done to its surroundings.
 
     Args:
@@ -22,6 +25,8 @@ class FrozenNetwork(nn.Module):
         mean: Per channel; the network is given ``(x − mean) / std``. None for 0.
         std: Per channel. None for 1. An output image is brought back by ``y · std + mean``.
     """
+
+    part = "teacher"
 
     def __init__(
         self,
@@ -37,7 +42,8 @@ class FrozenNetwork(nn.Module):
         self.runtime = NetworkRuntime(precision, channels_last, compile)
         self.net = self.runtime.lay_out(self.runtime.store(net.requires_grad_(False).eval()))
         self.name = name
-        self.taps = FeatureTaps(net, f"network_{name}")
+        self.label = f"network_{name}"
+        self.taps = FeatureTaps(net, self.label)
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self.normalised = mean is not None or std is not None
         width = len(mean if mean is not None else std) if self.normalised else 1
@@ -49,19 +55,22 @@ class FrozenNetwork(nn.Module):
         """Does nothing: a frozen network stays in eval mode."""
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **inputs: Any) -> Tensor:
         """Run the network on images in the student's range; gradients flow to ``x`` unless the caller forbids them.
 
         Args:
             x: ``(B, C, h, w)``.
+            **inputs: Further arguments of the network's own ``forward``, such as a prompt.
 
         Returns:
-            The output in the student's range, float32.
+            The output in the student's range, in the precision of ``x``.
         """
         if self.normalised:
             x = (x - self.mean) / self.std
-        y = self.runtime.run(self.net, x)
+        y = self.runtime.run(self.net, x, **inputs)
         return y * self.std + self.mean if self.normalised else y
+
+    run = forward
 
 
 def _per_channel(values: list[float], device: torch.device) -> Tensor:

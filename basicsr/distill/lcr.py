@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,10 +10,8 @@ from basicsr.utils.registry import KD_REGISTRY
 from .augmentation import InvertibleAugmentation
 from .context import KDContext
 from .negatives import check_probabilities
+from .networks import Networks
 from .term import KDTerm
-
-if TYPE_CHECKING:
-    from basicsr.models.kd_model import KDModel
 
 
 @KD_REGISTRY.register()
@@ -36,17 +32,18 @@ class LCR(KDTerm):
         check_probabilities(prob=prob)
         self.prob = prob
 
-    def setup(self, model: KDModel) -> None:
+    def setup(self, networks: Networks) -> None:
         """Check the teacher.
 
         Raises:
             ValueError: If it is missing, or its output has another shape than the student's.
         """
-        model.check_teacher(self.teacher)
+        networks.require_same_output(self.teacher)
 
     def prepare(self, ctx: KDContext) -> None:
-        self._augmentation = InvertibleAugmentation.draw(len(ctx.lq), self.prob, ctx.lq.device)
-        ctx.want_view(self.teacher, self.name, self._augmentation.apply(ctx.lq))
+        augmentation = InvertibleAugmentation.draw(len(ctx.lq), self.prob, ctx.lq.device)
+        ctx.scratch[self.name] = augmentation
+        ctx.want(self.teacher, self.name, augmentation.apply(ctx.lq))
 
     def forward(self, ctx: KDContext) -> Tensor:
-        return F.l1_loss(ctx.output, self._augmentation.undo(ctx.view(self.teacher, self.name)))
+        return F.l1_loss(ctx.output, ctx.scratch[self.name].undo(ctx.run(self.teacher, self.name).output))

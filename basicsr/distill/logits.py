@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,8 @@ from torch import Tensor
 from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
+from .networks import Networks
 from .term import KDTerm
-
-if TYPE_CHECKING:
-    from basicsr.models.kd_model import KDModel
 
 
 def charbonnier(x: Tensor, y: Tensor, eps: float = 1e-12) -> Tensor:
@@ -29,7 +27,7 @@ class LogitsKD(KDTerm):
     """``mean |S(lq) − T(lq)|``, or another distance; Eq. 3 of DCKD (arXiv 2412.08939).
 
     Args:
-        teacher: The suffix of the teacher's ``network_<teacher>``.
+        teacher: The suffix of the teacher's ``network_<teacher>``, or a term that is a network.
         criterion: The distance: ``l1``, ``l2`` (mean square) or ``charbonnier``.
     """
 
@@ -39,18 +37,21 @@ class LogitsKD(KDTerm):
         self.criterion = CRITERIA[criterion]
         self._rows: list[dict[str, Any]] = []
 
-    def setup(self, model: KDModel) -> None:
+    def setup(self, networks: Networks) -> None:
         """Look up the teacher.
 
         Raises:
             ValueError: If it is not defined, or its output has another shape than the student's.
         """
-        shape = model.check_teacher(self.teacher)
+        shape = networks.require_same_output(self.teacher)
         row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
         self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 
+    def prepare(self, ctx: KDContext) -> None:
+        ctx.want(self.teacher)
+
     def forward(self, ctx: KDContext) -> Tensor:
-        return self.criterion(ctx.output, ctx.teacher(self.teacher).output)
+        return self.criterion(ctx.output, ctx.run(self.teacher).output)
 
     def wiring(self) -> list[dict[str, Any]]:
         return self._rows

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from basicsr.models.kd_model import KDModel
-
     from .context import KDContext
+    from .networks import Networks
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a term counts, and how much. Iterations are numbered from 1.
+    """When a term is active, and how much it weighs. Iterations are numbered from 1.
 
     Attributes:
         loss_weight: The factor of the term in the sum that is minimised.
-        start: The first iteration at which it counts.
+        start: The first iteration at which it is active.
         end: The last one; None for no end.
         ramp: Over this many iterations from ``start`` on, the weight grows linearly to ``loss_weight``.
         log_grad: Whether to log, at print iterations, the norm of the term's gradient in the student and its
@@ -37,7 +38,7 @@ class Schedule:
         return {field.name for field in fields(cls)}
 
     def weight(self, iteration: int) -> float:
-        """The factor at an iteration; 0 when the term does not count."""
+        """The factor at an iteration; 0 when the term is not active."""
         if iteration < self.start or (self.end is not None and iteration > self.end):
             return 0.0
         if self.ramp > 0:
@@ -48,29 +49,70 @@ class Schedule:
 class KDTerm(nn.Module):
     """One term of the distillation loss: a subclass in a file of its own, decorated ``@KD_REGISTRY.register()``.
 
-    The constructor's signature is the schema of its options. Parameters it holds (adapters) train with the student;
-    its state dict is kept in the training state; neither reaches the exported student.
+    The constructor's signature is the schema of its options. Parameters it holds (adapters) train with the student,
+    but for those that its own :meth:`optimizers` hold; its state dict is kept in the training state; neither reaches
+    the exported student.
+
+    A term that overrides :meth:`as_network` is a network for the other terms, under its name: an average of several
+    teachers, a wide student.
 
     Attributes:
         name: The section of ``train.kd_opt`` it was built from.
-        schedule: When and how much it counts.
+        schedule: When it is active, and how much it weighs.
+        needs_whole_batch: Whether it compares the samples of a batch with each other, so that the batch must not be
+            divided (``train.accumulate``).
     """
 
     name: str = ""
     schedule: Schedule = Schedule()
+    needs_whole_batch: bool = False
 
-    def setup(self, model: KDModel) -> None:
-        """Called once, before the optimiser is made: look up teachers, tap features, build adapters."""
+    def taps(self) -> Iterable[tuple[str, str]]:
+        """The modules that the term reads, as (network, path or glob). Called first: one pass learns all shapes."""
+        return ()
+
+    def setup(self, networks: Networks) -> None:
+        """Called once, before the optimiser is made: look up teachers and encoders, build adapters."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the student's optimiser trains besides the student: groups as ``torch.optim`` takes them.
+
+        A group with options of its own, such as ``lr``, stays a group; one without joins the student's.
+        """
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def optimizers(self, networks: Networks) -> list[torch.optim.Optimizer]:
+        """Optimisers of the term's own, such as a discriminator's; saved, and scheduled by ``train.scheduler``.
+
+        Called once, after :meth:`setup`. What they hold is constant in :meth:`forward`, is not trained with the
+        student, and is trained by :meth:`own_loss` alone.
+        """
+        return []
 
     def prepare(self, ctx: KDContext) -> None:
-        """Called before any term of the batch is computed: announce views of the teacher and images to encode."""
+        """Called before any term of the batch is computed: announce passes and images to encode."""
 
     def forward(self, ctx: KDContext) -> Tensor | dict[str, Tensor]:
         """The term's value on one batch, a scalar before weighting, or several by name (logged ``l_<term>_<name>``)."""
         raise NotImplementedError
 
-    def after_step(self, model: KDModel, iteration: int) -> None:
-        """Called after the optimiser and the average have been updated, also when the term does not count."""
+    def as_network(self, ctx: KDContext, key: str, image: Tensor, **inputs: Any) -> Tensor:
+        """The term's output for an image, as a network of its name.
+
+        Args:
+            ctx: The iteration; passes of other networks may be asked for.
+            key: The pass that is asked for: passes over the same image have this key too.
+            image: ``(N, C, h, w)``.
+            **inputs: As the pass was announced with.
+        """
+        raise NotImplementedError
+
+    def own_loss(self, ctx: KDContext) -> Tensor | dict[str, Tensor]:
+        """What :meth:`optimizers` minimise, after the student's step; all that the context gives lacks gradients."""
+        raise NotImplementedError
+
+    def after_step(self, networks: Networks, iteration: int) -> None:
+        """Called after the optimiser and the average have been updated, also when the term is not active."""
 
     def wiring(self) -> list[dict[str, Any]]:
         """Rows of the table in the start-up log: which part of the student meets which part of which network.

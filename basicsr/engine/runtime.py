@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -81,10 +81,10 @@ class NetworkRuntime:
         else:
             yield
 
-    def run(self, net: nn.Module, x: Tensor) -> Tensor:
-        """``net(x)`` in this precision and layout; the result, or each tensor in it, is as precise as ``x``."""
+    def run(self, net: Callable[..., Any], x: Tensor, **inputs: Any) -> Any:
+        """``net(x, **inputs)`` in this precision and layout; each tensor of the result is as precise as ``x``."""
         if self.channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         with self.computing(x.device):
-            y = net(x)
+            y = net(x, **inputs)
         return tree_map(lambda part: part.to(x.dtype) if isinstance(part, Tensor) else part, y)

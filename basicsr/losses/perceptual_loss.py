@@ -26,9 +26,12 @@ class PerceptualLoss(nn.Module):
         style_weight: Factor of the style loss; 0 leaves it out.
         criterion: d: ``l1`` or ``l2``, the mean absolute or squared difference, or ``fro``, the Frobenius norm of it.
         weights: Of VGG: a file in torchvision's layout, its URL, or ``random``; torchvision's own when absent.
+        encoder: The suffix of a frozen ``network_<encoder>`` whose features are compared, in place of a VGG of the
+            loss's own: a recipe encodes an image once for this loss and all terms that name the same encoder. Which
+            VGG it is and how it normalises are that network's options. Such a loss has :meth:`compare` alone.
 
     Raises:
-        ValueError: If a layer does not exist, or both losses are left out.
+        ValueError: If a layer does not exist, both losses are left out, or options of a VGG are given with ``encoder``.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class PerceptualLoss(nn.Module):
         style_weight: float = 0.0,
         criterion: Literal["l1", "l2", "fro"] = "l1",
         weights: str | None = None,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         if criterion not in ("l1", "l2", "fro"):
@@ -53,7 +57,14 @@ class PerceptualLoss(nn.Module):
         self.perceptual_weight = perceptual_weight
         self.style_weight = style_weight
         self.criterion = criterion
-        self.vgg = VGGFeatureExtractor(list(layer_weights), vgg_type, use_input_norm, range_norm, weights=weights)
+        self.encoder = encoder
+        if encoder is None:
+            self.vgg = VGGFeatureExtractor(list(layer_weights), vgg_type, use_input_norm, range_norm, weights=weights)
+        elif (vgg_type, use_input_norm, range_norm, weights) != ("vgg19", True, False, None):
+            raise ValueError(
+                f"PerceptualLoss: vgg_type, use_input_norm, range_norm and weights are options of network_{encoder}, "
+                f"whose features are compared; give them there"
+            )
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The two losses of images ``(B, 3, H, W)``; None for one that is left out.
@@ -69,11 +80,20 @@ class PerceptualLoss(nn.Module):
         own = self.vgg(x)
         with torch.no_grad():
             target = self.vgg(gt)
+        return self.compare(own, target)
+
+    def compare(self, own: dict[str, Tensor], target: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """The two losses of images whose features ``(B, C, h, w)`` are given by layer.
+
+        Args:
+            own: With gradients; further layers are passed over.
+            target: Without.
+        """
         perceptual = style = None
         if self.perceptual_weight > 0:
             perceptual = self.perceptual_weight * self._sum(own, target)
         if self.style_weight > 0:
-            own, target = ({k: gram_matrix(f) for k, f in features.items()} for features in (own, target))
+            own, target = ({k: gram_matrix(f[k]) for k in self.layer_weights} for f in (own, target))
             style = self.style_weight * self._sum(own, target)
         return perceptual, style
 

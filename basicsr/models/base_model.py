@@ -32,6 +32,7 @@ class BaseModel(Validating):
         opt: The resolved options.
 
     Attributes:
+        trained: The suffixes of the networks that the recipe trains; every other ``network_<x>`` is frozen.
         device: Where the networks are: ``cuda`` unless ``num_gpu`` is 0.
         optimizers, schedulers: All of them, in the order in which the training state keeps them.
         log_dict: The last iteration's scalars, still as tensors; :meth:`get_current_log` makes them numbers.
@@ -39,6 +40,8 @@ class BaseModel(Validating):
         validation_due: Whether the iteration is still to be validated; likewise.
         save_errors: Why files of the last :meth:`save` are missing; empty when all were written.
     """
+
+    trained: tuple[str, ...] = ("g",)
 
     def __init__(self, opt: dict) -> None:
         super().__init__()

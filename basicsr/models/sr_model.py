@@ -1,48 +1,67 @@
-"""The plain recipe: a network, an input, a target, and a pixel loss."""
+"""The plain recipe: a network, an input, a target, and losses between its output and the target."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from basicsr.archs import build_network
-from basicsr.engine.finite import FiniteGuard, gradients, step_unless
+from basicsr.distill.context import KDContext
+from basicsr.distill.distillation import Distillation
+from basicsr.distill.frozen import FrozenNetwork
+from basicsr.distill.student import StudentNetwork
+from basicsr.engine.batch import Batch
+from basicsr.engine.compute.balance import UncertaintyBalance
+from basicsr.engine.compute.step import GradientStep, total
 from basicsr.engine.restore import Restorer, RestoreSettings
 from basicsr.engine.runtime import NetworkRuntime
 from basicsr.engine.timing import StepTimer
-from basicsr.losses import build_loss
 from basicsr.utils import option_schema as schema
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from .base_model import BaseModel
+from .supervision import SupervisedLoss, build_supervised_loss, supervised_sections
 
 
 @MODEL_REGISTRY.register()
 class SRModel(BaseModel):
-    """Trains ``network_g`` to map ``lq`` to ``gt``.
+    """Trains ``network_g`` to map ``lq`` to ``gt``, and distils it where ``train.kd_opt`` names terms.
 
-    Each iteration is ``compute_losses`` → backward → ``update_parameters`` → EMA; a subclass changes what it needs.
+    An iteration is: losses and gradients of each part of the batch (:meth:`compute_losses`), the step of ``optim_g``,
+    :meth:`train_others`, the average, the terms' own steps. A subclass changes what it needs.
 
     Attributes:
         net_g: The trained network, maybe wrapped in DDP.
         net_g_ema: Its moving average, when ``train.ema_decay`` is above 0.
-        lq: Input, ``(B, C, h, w)``. gt: Target, ``(B, C, H, W)``. output: The network's output.
+        batch: What the data sets gave, by key.
+        lq: Input, ``(B, C, h, w)``. gt: Target, ``(B, C, H, W)``, where there is one. output: The network's output.
+        distillation: The terms of ``train.kd_opt`` and their networks; without terms it does nothing.
+        step_g: The gradient step of ``optim_g``.
     """
 
     class TrainOptions(schema.TrainOptions):
         """Options of ``train`` that this recipe reads."""
 
-        pixel_opt: schema.LossOptions | None = None
+        pixel_opt: schema.SupervisedLossOptions | None = None
         """Loss between the output and the ground truth."""
-        perceptual_opt: schema.LossOptions | None = None
+        perceptual_opt: schema.SupervisedLossOptions | None = None
         """Loss between features of the output and of the ground truth."""
+        kd_opt: dict[str, schema.KDTermOptions | None] | None = None
+        """Distillation terms by the name they are logged under; one set to `~` is left out."""
+        combine: Literal["sum", "uncertainty"] = "sum"
+        """How the losses become one: their sum, or with learnt weights (Kendall et al., CVPR 2018)."""
 
     _restorer: Restorer | None = None
+    distillation: Distillation | None = None
+    optimizer_g: torch.optim.Optimizer | None = None
+    step_g: GradientStep | None = None
+    batch: Batch | None = None
+    balance: UncertaintyBalance | None = None
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
@@ -54,10 +73,16 @@ class SRModel(BaseModel):
         if self.is_train:
             # Here, since plug-ins replace init_training_settings.
             self.timer = StepTimer(self.device)
-            self.guard = FiniteGuard(self.device, opt["train"].get("max_bad_steps", 100))
-            self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.runtime.precision == "fp16")
+            self.accumulate = opt["train"].get("accumulate", 1)
+            self.print_freq = (opt.get("logger") or {}).get("print_freq", 100)
+            self.supervised: list[SupervisedLoss] = []
             self._prints = 0
+            self._check_accumulation()
             self.init_training_settings()
+            if self.distillation is None:
+                self._adopt_own_settings()
+            if self.optimizer_g is not None:
+                self.step_g = self._make_step()
 
     def _own_runtime(self) -> NetworkRuntime:
         """How ``net_g`` computes in training. Validation and test always compute in fp32."""
@@ -72,17 +97,19 @@ class SRModel(BaseModel):
         strict = path.get("strict_load_g", True)
         self.load_network(net, path["pretrain_network_g"], strict, path.get("param_key_g") or default_key)
 
+    def _check_accumulation(self) -> None:
+        for name, dataset in self.opt.get("datasets", {}).items():
+            size = dataset.get("batch_size_per_gpu", self.accumulate)
+            if dataset.get("phase") == "train" and size % self.accumulate:
+                raise ValueError(
+                    f"train.accumulate: a batch of {size} (datasets.{name}.batch_size_per_gpu) cannot be divided into "
+                    f"{self.accumulate} equal parts"
+                )
+
     def init_training_settings(self) -> None:
         """Prepare for training: average, losses, optimiser, schedule."""
         train = self.opt["train"]
         self.net_g.train()
-        self.accumulate = train.get("accumulate", 1)
-        batch_size = self.opt["datasets"]["train"].get("batch_size_per_gpu", self.accumulate)
-        if batch_size % self.accumulate:
-            raise ValueError(
-                f"train.accumulate: a batch of {batch_size} (batch_size_per_gpu) cannot be divided into "
-                f"{self.accumulate} equal parts"
-            )
         self.ema_decay = train.get("ema_decay", 0)
         if self.ema_decay > 0:
             get_root_logger().info(f"Use Exponential Moving Average with decay: {self.ema_decay}")
@@ -91,6 +118,21 @@ class SRModel(BaseModel):
         self.runtime.have_compiled(self.get_bare_model(self.net_g))
         self.setup_optimizers()
         self.setup_schedulers()
+
+    def _adopt_own_settings(self) -> None:
+        """Take over what a plug-in's own ``init_training_settings``, written for BasicSR, has prepared.
+
+        Raises:
+            ValueError: If the options name distillation terms, which it has not built.
+        """
+        if any((self.opt["train"].get("kd_opt") or {}).values()):
+            raise ValueError(
+                f"train.kd_opt: {type(self).__name__} prepares the training itself (init_training_settings) and so "
+                f"builds no distillation terms; call super().init_training_settings() there, or remove kd_opt"
+            )
+        self.distillation = self._make_distillation()
+        own = {"pix": getattr(self, "cri_pix", None), "percep": getattr(self, "cri_perceptual", None)}
+        self.supervised = [SupervisedLoss(loss, label) for label, loss in own.items() if loss is not None]
 
     def _init_ema(self) -> None:
         net = self.runtime.lay_out(build_network(self.opt["network_g"]))
@@ -101,13 +143,32 @@ class SRModel(BaseModel):
             self.load_network(self.net_g_ema, path["pretrain_network_g"], path.get("strict_load_g", True), "params_ema")
 
     def build_losses(self) -> None:
-        """Build the losses that ``train`` names."""
+        """Build the losses that ``train`` names: the distillation terms, and the supervised losses."""
         train = self.opt["train"]
-        self.cri_pix = build_loss(train["pixel_opt"]).to(self.device) if train.get("pixel_opt") else None
-        self.cri_perceptual = (
-            build_loss(train["perceptual_opt"]).to(self.device) if train.get("perceptual_opt") else None
-        )
+        self.distillation = self._make_distillation()
+        sections = supervised_sections(train, self._loss_sections_of_recipe())
+        self.supervised = [
+            build_supervised_loss(name, options, self.distillation.networks, self.device)
+            for name, options in sections.items()
+        ]
+        losses = {supervised.label: supervised.loss for supervised in self.supervised}
+        self.cri_pix, self.cri_perceptual = losses.get("pix"), losses.get("percep")  # what plug-ins call them
         self.check_losses()
+        if train.get("combine", "sum") == "uncertainty":
+            names = [f"l_{name}" for name in (*losses, *(("style",) if "percep" in losses else ()))]
+            self.balance = UncertaintyBalance([*names, *(f"l_{name}" for name in self.distillation.terms)])
+            self.balance.to(self.device)
+        self.distillation.start()
+
+    def _make_distillation(self) -> Distillation:
+        student = StudentNetwork(self.net_g, self.runtime)
+        average = getattr(self, "net_g_ema", None)
+        return Distillation(self.opt, student, average, self.trained, self.device, self.timer)
+
+    def _loss_sections_of_recipe(self) -> set[str]:
+        """The loss sections that a subclass declares, and so builds itself."""
+        declared = type(self).TrainOptions.model_fields.keys() - SRModel.TrainOptions.model_fields.keys()
+        return {*declared, "kd_opt"}
 
     def check_losses(self) -> None:
         """Refuse options that leave nothing to minimise.
@@ -115,135 +176,165 @@ class SRModel(BaseModel):
         Raises:
             ValueError: If there is no loss.
         """
-        if self.cri_pix is None and self.cri_perceptual is None:
-            raise ValueError("train: there is no loss; give at least one of pixel_opt and perceptual_opt")
+        if not self.supervised and not self.distillation.terms:
+            raise ValueError("train: there is no loss; give at least one of pixel_opt, perceptual_opt and kd_opt")
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """The parameters that the optimiser updates; the log names those of ``net_g`` that need no gradients."""
+    def setup_optimizers(self) -> None:
+        """Make the optimiser of ``network_g``, with the terms' parameters in it, and the terms' own."""
+        options = dict(self.opt["train"]["optim_g"])
+        self.optimizer_g = self.get_optimizer(options.pop("type"), self.trained_groups(), **options)
+        self.optimizers.append(self.optimizer_g)
+        self.optimizers += self.distillation.optimizers
+
+    def trained_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of ``optim_g``: the network's with what has no options of its own, then the others.
+
+        The log names the parameters of the network that need no gradients.
+        """
         frozen = [name for name, p in self.net_g.named_parameters() if not p.requires_grad]
         if frozen:
             get_root_logger().warning(f"Params {', '.join(frozen)} will not be optimized.")
-        return [p for p in self.net_g.parameters() if p.requires_grad]
+        parameters = [p for p in self.net_g.parameters() if p.requires_grad]
+        groups = self.distillation.parameter_groups()
+        for group in groups:
+            if group.keys() == {"params"}:
+                parameters += group["params"]
+        if self.balance is not None:
+            parameters += self.balance.parameters()
+        return [{"params": parameters}, *(group for group in groups if group.keys() != {"params"})]
 
-    def setup_optimizers(self) -> None:
-        options = dict(self.opt["train"]["optim_g"])
-        self.optimizer_g = self.get_optimizer(options.pop("type"), self.trained_parameters(), **options)
-        self.optimizers.append(self.optimizer_g)
+    # One iteration.
 
-    def feed_data(self, data: dict) -> None:
-        """Take a batch: ``lq`` and, where there is one, ``gt``."""
+    def feed_data(self, data: Mapping[str, Any]) -> None:
+        """Take a batch: every key, of one data set or of each stream; ``lq`` and, where there is one, ``gt``."""
         if hasattr(self, "timer"):
             self.timer.batch_arrived()
-        self.lq = data["lq"].to(self.device, non_blocking=True)
-        if "gt" in data:
-            self.gt = data["gt"].to(self.device, non_blocking=True)
+        self.batch = Batch.of(data, self.device)
+        self.lq = self.batch["lq"]
+        if "gt" in self.batch:
+            self.gt = self.batch["gt"]
         elif hasattr(self, "gt"):
             del self.gt
 
-    def compute_losses(self, current_iter: int) -> dict[str, Tensor]:
-        """Run the network on the batch.
+    def _current_batch(self) -> Batch:
+        """The batch. A subclass's ``feed_data`` may have set ``lq`` and ``gt`` alone, as BasicSR's do."""
+        own = {"lq": self.lq} | ({"gt": self.gt} if hasattr(self, "gt") else {})
+        if self.batch is None:
+            return Batch({"train": own})
+        changed = {name: value for name, value in own.items() if self.batch.get(name) is not value}
+        return self.batch.replaced(**changed) if changed else self.batch
+
+    def compute_losses(self, current_iter: int, batch: Batch | None = None) -> dict[str, Tensor]:
+        """Run the network on a batch.
+
+        Args:
+            current_iter: The iteration.
+            batch: The batch or a part of it; what :meth:`feed_data` took when absent.
 
         Returns:
-            The weighted losses by the name they are logged under; their sum is minimised.
+            The weighted losses by the name they are logged under.
         """
-        self.run_student()
-        return self.supervised_losses()
+        batch = self._current_batch() if batch is None else batch
+        ctx = self.distillation.context(current_iter, batch, lambda: self.run_student(batch))
+        for supervised in self.supervised:
+            supervised.prepare(ctx)
+        losses = self.supervised_losses(ctx)
+        losses |= self.distillation(ctx, losses)
+        if losses and self.distillation.terms and isinstance(self.net_g, DistributedDataParallel):
+            # DDP waits for every parameter that the output depends on, also where only inner features are compared.
+            first = next(iter(losses))
+            losses[first] = losses[first] + 0.0 * ctx.output.sum()
+        return losses
 
-    def run_student(self) -> None:
-        """Set ``output`` from ``lq``, in the precision of training."""
+    def run_student(self, batch: Batch) -> Tensor:
+        """The network's output for ``lq``, in the precision of training; also kept as ``output``."""
         with self.timer.part("student"):
-            self.output = self.runtime.run(self.net_g, self.lq)
+            self.output = self.runtime.run(self.net_g, batch["lq"])
+        return self.output
 
-    def supervised_losses(self) -> dict[str, Tensor]:
-        """The losses between ``output`` and ``gt``.
+    def supervised_losses(self, ctx: KDContext) -> dict[str, Tensor]:
+        """The losses between the output and the ground truth, of the rows that have one.
 
         Raises:
             ValueError: If a loss is asked for and the data have no ground truth.
         """
-        losses: dict[str, Tensor] = {}
-        if (self.cri_pix or self.cri_perceptual) and not hasattr(self, "gt"):
+        active = [supervised for supervised in self.supervised if supervised.active(ctx.iteration)]
+        if active and ctx.gt is None:
             raise ValueError(
-                "train.pixel_opt and perceptual_opt compare with a ground truth, but datasets.train gives none; "
-                "use a paired dataset, or remove these losses"
+                "train.pixel_opt, perceptual_opt and other supervised losses compare with a ground truth, but "
+                "datasets.train gives none; use a paired dataset, or remove these losses"
             )
-        if self.cri_pix:
-            losses["l_pix"] = self.cri_pix(self.output, self.gt)
-        if self.cri_perceptual:
-            perceptual, style = self.cri_perceptual(self.output, self.gt)
-            if perceptual is not None:
-                losses["l_percep"] = perceptual
-            if style is not None:
-                losses["l_style"] = style
+        losses: dict[str, Tensor] = {}
+        for supervised in active:
+            losses |= supervised(ctx)
         return losses
 
+    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The scalar that is minimised."""
+        return total(losses) if self.balance is None else self.balance(losses)
+
     def optimize_parameters(self, current_iter: int) -> None:
-        """One iteration. When no loss counts at it, the network stays as it is."""
-        self.timer.start(measure=current_iter % self.opt["logger"]["print_freq"] == 0)
-        self.optimizer_g.zero_grad(set_to_none=True)
-        losses = self._accumulate_gradients(current_iter)
-        if losses:
-            with self.timer.part("optimiser"):
-                self.update_parameters(current_iter, losses)
-        self.log_dict = self.reduce_loss_dict(losses)
+        """One iteration. When no loss is active at it, the network stays as it is."""
+        self.timer.start(measure=current_iter % self.print_freq == 0)
+        parts = self._current_batch().chunks(self.accumulate)
+        losses = self.step_g(current_iter, parts, lambda part: self.compute_losses(current_iter, part), self.combine)
+        losses |= self.train_others(current_iter, parts)
+        self.log_dict = self.reduce_loss_dict(losses) | self.distillation.take_logs()
+        if self.balance is not None:
+            self.log_dict |= self.balance.weights()
         if self.ema_decay > 0:
             with self.timer.part("average"):
                 self.model_ema(decay=self.ema_decay)
+        self.distillation.after_step(current_iter)
         self.timer.end()
 
-    def _accumulate_gradients(self, current_iter: int) -> dict[str, Tensor]:
-        """Losses and gradients of the batch, taken in ``train.accumulate`` parts to need less memory."""
-        lq, gt = self.lq, getattr(self, "gt", None)
-        sums: dict[str, Tensor] = {}
-        for part in range(self.accumulate):
-            if self.accumulate > 1:
-                self.lq = lq.chunk(self.accumulate)[part]
-                if gt is not None:
-                    self.gt = gt.chunk(self.accumulate)[part]
-            is_last = part == self.accumulate - 1
-            wrapped = isinstance(self.net_g, DistributedDataParallel)
-            with self.net_g.no_sync() if wrapped and not is_last else nullcontext():
-                losses = self.compute_losses(current_iter)
-                if losses:
-                    with self.timer.part("backward"):
-                        self.scaler.scale(sum(losses.values()) / self.accumulate).backward()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss.detach() / self.accumulate
-        self.lq = lq
-        if gt is not None:
-            self.gt = gt
-        return sums
+    def train_others(self, current_iter: int, parts: list[Batch]) -> dict[str, Tensor]:
+        """What is trained between the step of ``optim_g`` and the average: the terms' own networks.
 
-    def update_parameters(self, current_iter: int, losses: dict[str, Tensor]) -> None:
-        """One step of the optimiser, unless the gradients are not finite."""
-        self.share_gradients()  # first of all, so that all ranks judge the same gradients
-        if self.scaler.is_enabled():
-            self.scaler.unscale_(self.optimizer_g)
-        self.after_backward()
-        parameters = [p for group in self.optimizer_g.param_groups for p in group["params"]]
-        bad = self.guard.bad_step(current_iter, losses, gradients(parameters))
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer_g)  # itself skips a step whose gradients are not finite
-            self.scaler.update()
-        else:
-            step_unless(self.optimizer_g, bad)
+        A recipe with a discriminator trains it here.
 
-    def share_gradients(self) -> None:
-        """Average, over the ranks, the gradients that DDP does not see; there are none here."""
+        Returns:
+            The losses by the name they are logged under.
+        """
+        return self.distillation.train_own(current_iter)
 
-    def after_backward(self) -> None:
-        """Between the backward pass and the step: clip the gradients' norm where ``train`` asks for it."""
+    def _make_step(self) -> GradientStep:
         train = self.opt["train"]
-        limit = train.get("clip_grad_norm") or (0.01 if train.get("use_grad_clip") else None)
-        if limit:
-            nn.utils.clip_grad_norm_(self.net_g.parameters(), limit)
+        return GradientStep(
+            [self.optimizer_g],
+            self.device,
+            net=self.net_g,
+            outside=self._parameters_outside_ddp(),
+            scaled=self.runtime.precision == "fp16",
+            max_bad_steps=train.get("max_bad_steps", 100),
+            clip=train.get("clip_grad_norm") or (0.01 if train.get("use_grad_clip") else None),
+            timer=self.timer,
+        )
+
+    def _parameters_outside_ddp(self) -> list[nn.Parameter]:
+        own = {id(p) for p in self.net_g.parameters()}
+        groups = self.optimizer_g.param_groups
+        return [p for group in groups for p in group["params"] if id(p) not in own]
+
+    # Logging, validation, files.
 
     def get_current_log(self) -> dict[str, float]:
-        """As in :class:`BaseModel`; also logs skipped steps, and now and then where the time of a step goes."""
-        if hasattr(self, "guard"):
+        """As in :class:`BaseModel`; also logs skipped steps, and now and then where the time of a step goes.
+
+        Raises:
+            ValueError: If a plug-in's own iteration leaves out the distillation terms of the options.
+        """
+        if self.is_train and self.distillation.terms and not self.distillation.used:
+            raise ValueError(
+                f"train.kd_opt: {type(self).__name__} trains with an optimize_parameters of its own, which leaves out "
+                f"the distillation terms; compute the losses with self.compute_losses there, or remove kd_opt"
+            )
+        if self.step_g is not None:
             logger = get_root_logger()
-            skipped = self.guard.report()
-            if skipped:
-                logger.warning(skipped)
+            for step in self.steps():
+                skipped = step.guard.report()
+                if skipped:
+                    logger.warning(skipped)
             if self._prints % 10 == 0 and self.timer.summary():
                 logger.info(f"A step takes {self.timer.summary()}")
                 self._advise_on_loading()
@@ -280,9 +371,34 @@ class SRModel(BaseModel):
             self.save_network(self.net_g, "net_g", current_iter)
         self.save_training_state(epoch, current_iter)
 
+    @property
+    def frozen(self) -> dict[str, FrozenNetwork]:
+        """The frozen networks by suffix."""
+        return self.distillation.networks.frozen
+
+    @property
+    def terms(self) -> nn.ModuleDict:
+        """The distillation terms by name."""
+        return self.distillation.terms
+
+    def steps(self) -> list[GradientStep]:
+        """The gradient steps of an iteration."""
+        return [self.step_g, *self.distillation.steps]
+
     def extra_training_state(self) -> dict[str, Any]:
-        return {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
+        state: dict[str, Any] = {}
+        if self.step_g is not None and self.step_g.state():
+            state["scaler"] = self.step_g.state()
+        if self.balance is not None:
+            state["balance"] = self.balance.state_dict()
+        if self.distillation is not None:
+            state["terms"] = self.distillation.state()
+        return state
 
     def load_extra_training_state(self, state: dict) -> None:
-        if self.scaler.is_enabled() and state.get("scaler"):
-            self.scaler.load_state_dict(state["scaler"])
+        if self.distillation is not None:
+            self.distillation.load_state(state.get("terms"))
+        if self.balance is not None and "balance" in state:
+            self.balance.load_state_dict(state["balance"])
+        if self.step_g is not None:
+            self.step_g.load_state(state.get("scaler") or {})

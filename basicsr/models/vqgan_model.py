@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from basicsr.archs.vqgan_arch import VQGANAutoEncoder
+from basicsr.engine.batch import Batch
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 
@@ -63,19 +64,20 @@ class VQGANModel(SRModel):
 
     def feed_data(self, data: dict) -> None:
         """Take a batch: what is restored is compared with what was given."""
-        super().feed_data({"lq": data.get("gt", data["lq"])})
-        self.gt = self.lq
+        images = data.get("gt", data["lq"])
+        super().feed_data({"lq": images, "gt": images})
 
-    def run_student(self) -> None:
+    def run_student(self, batch: Batch) -> Tensor:
         def restore(images: Tensor) -> Tensor:
             output, self._quantization = self.net_g(images, return_quantization=True)
             return output
 
         with self.timer.part("student"):
-            self.output = self.runtime.run(restore, self.lq)
+            self.output = self.runtime.run(restore, batch["lq"])
+        return self.output
 
-    def compute_losses(self, current_iter: int) -> dict[str, Tensor]:
-        losses = super().compute_losses(current_iter)
+    def compute_losses(self, current_iter: int, batch: Batch | None = None) -> dict[str, Tensor]:
+        losses = super().compute_losses(current_iter, batch)
         train = self.opt["train"]
         latent, codes = self._quantization.latent.float(), self._quantization.codes.float()
         indices = self._quantization.indices.flatten()

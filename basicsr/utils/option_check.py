@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from typing_extensions import is_typeddict
 
 from .option_cross_check import cross_check
-from .option_schema import DatasetOptions, LossOptions, Options, Registered, Section, TrainOptions
+from .option_schema import DatasetOptions, Options, Registered, Section, SupervisedLossOptions, TrainOptions
 from .option_shape import (
     KeySpec,
     Shape,
@@ -86,15 +86,14 @@ def _check_train(report: Report, train: Any, model: type[Section], further: Furt
         report.problem(("train",), f"must be a section, not {shown(train)}")
         return
     shape = shape_of_model(model)
-    undeclared_losses = {
+    further_losses = {  # any section `<name>_opt` that names a loss is one more supervised loss
         name: section
         for name, section in train.items()
         if shape.find(name) is None and str(name).endswith("_opt") and isinstance(section, dict) and "type" in section
     }
-    if further == "notice":
-        for name, section in undeclared_losses.items():
-            _check_registered(report, ("train", name), section, LossOptions, further)
-        train = {name: value for name, value in train.items() if name not in undeclared_losses}
+    for name, section in further_losses.items():
+        _check_registered(report, ("train", name), section, SupervisedLossOptions, further)
+    train = {name: value for name, value in train.items() if name not in further_losses}
     _check_section(report, ("train",), train, shape, further)
 
 

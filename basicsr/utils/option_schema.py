@@ -66,6 +66,15 @@ class LossOptions(Registered):
     kind = "loss"
 
 
+class SupervisedLossOptions(LossOptions):
+    """A loss between the output and the ground truth, and when it is active."""
+
+    start: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 1
+    """First iteration in which the loss is active."""
+    end: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = None
+    """Last iteration in which the loss is active; to the end of the training when absent."""
+
+
 class KDTermOptions(Registered):
     """A distillation term: its constructor's parameters, and what every term has."""
 

@@ -242,6 +242,6 @@ def test_a_feature_overwritten_in_training_alone_is_copied(kd, batch):
     kd["train"]["kd_opt"] = {"feat": {"type": "FitNets", "pairs": [{"student": "conv", "teacher": "mix"}]}}
     model = KDModel(kd)
     assert model.net_g.norm.num_batches_tracked == 0
-    with model.student_taps.recording() as features:
+    with model.distillation.networks["g"].taps.recording() as features:
         model.net_g(batch["lq"])
     torch.testing.assert_close(features["conv"], model.net_g.conv(batch["lq"]))

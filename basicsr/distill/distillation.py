@@ -1,0 +1,300 @@
+"""Distillation as a part that any recipe holds: the frozen networks, the terms, and what they train and keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel
+
+from basicsr.engine.batch import Batch
+from basicsr.engine.compute.step import GradientStep, without_gradients
+from basicsr.engine.distributed import broadcast_module
+from basicsr.engine.timing import StepTimer
+from basicsr.utils.logger import get_root_logger
+
+from . import build_term
+from .context import KDContext
+from .gradient_log import GradientComparison
+from .networks import Networks
+from .student import StudentNetwork
+from .term import KDTerm
+from .wiring import wiring_report
+
+
+class Distillation:
+    """The terms of ``train.kd_opt`` and the frozen networks that they use. Without terms it does nothing.
+
+    In each iteration, or in each part of a divided batch: :meth:`context`, then a call; after the student's step
+    :meth:`train_own`, and at the end of the iteration :meth:`after_step`.
+
+    Args:
+        opt: The options of the run.
+        student: ``network_g``.
+        average: Its moving average, or None.
+        trained: The suffixes of the networks that the recipe trains.
+        device: Where the networks are.
+        timer: Takes the time of the parts of a step.
+
+    Attributes:
+        terms: The terms by their name in ``train.kd_opt``.
+        networks: What the terms see of the run.
+        used: Whether an iteration has been distilled.
+
+    Raises:
+        ValueError: If a term cannot be used; the message names it and says why.
+    """
+
+    def __init__(
+        self,
+        opt: Mapping[str, Any],
+        student: StudentNetwork,
+        average: nn.Module | None,
+        trained: Iterable[str],
+        device: torch.device,
+        timer: StepTimer | None = None,
+    ) -> None:
+        self._opt = opt
+        self._student = student
+        self._device = device
+        self._timer = timer
+        self._print_freq = (opt.get("logger") or {}).get("print_freq", 100)
+        self.networks = Networks(opt, student, average, trained, device)
+        self.terms = nn.ModuleDict()
+        self.used = False
+        self._ready: set[str] = set()
+        self._own_steps: dict[str, GradientStep] = {}
+        self._own_parameters: list[nn.Parameter] = []
+        self._contexts: list[KDContext] = []
+        self._logs: dict[str, Any] = {}
+        sections = {name: section for name, section in (opt["train"].get("kd_opt") or {}).items() if section}
+        for name, options in sections.items():
+            if hasattr(self.terms, name):
+                raise ValueError(f"train.kd_opt.{name}: this name is taken by PyTorch; choose another for the term")
+            self.terms[name] = build_term(name, options).to(device)
+        self._check_batch()
+        self._set_up_terms(sections)
+
+    def _check_batch(self) -> None:
+        if self.terms and isinstance(self._student.wrapped, DataParallel):
+            raise ValueError(
+                "distillation on several GPUs needs one process each: start with torchrun (--launcher pytorch)"
+            )
+        parts = self._opt["train"].get("accumulate", 1)
+        for name, term in self.terms.items():
+            if term.needs_whole_batch and parts > 1:
+                raise ValueError(
+                    f"train.kd_opt.{name}: {type(term).__name__} compares the samples of a batch with each other, and "
+                    f"train.accumulate divides the batch into {parts} parts; set train.accumulate to 1"
+                )
+
+    def _set_up_terms(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        self.networks.offer(self.terms, self._set_up)
+        named = [_strings(sections[name]) | _strings(_own_attributes(term)) for name, term in self.terms.items()]
+        self.networks.build_named(set().union(*named))
+        for name, term in self.terms.items():
+            with _naming(name):
+                for network, pattern in term.taps():
+                    self.networks[network].taps.add(pattern)
+        for name in self.terms:
+            self._set_up(name)
+
+    def _set_up(self, name: str) -> None:
+        """Set a term up, unless that has been done: a term that is a network comes before those that ask for it."""
+        if name in self._ready:
+            return
+        self._ready.add(name)
+        term = self.terms[name]
+        with _naming(name):
+            term.setup(self.networks)
+            optimizers = term.optimizers(self.networks)
+        broadcast_module(term)
+        if optimizers:
+            own = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+            limit = self._opt["train"].get("max_bad_steps", 100)
+            self._own_steps[name] = GradientStep(
+                optimizers, self._device, outside=own, max_bad_steps=limit, timer=self._timer
+            )
+            self._own_parameters += own
+
+    def start(self) -> None:
+        """End the preparation, when all that uses the frozen networks is built: compile them, log the wiring."""
+        self.networks.end_probing()
+        for network in self.networks.frozen.values():
+            network.runtime.have_compiled(network.net)
+        if self.terms:
+            get_root_logger().info(wiring_report(self._student.net, self.networks.frozen, self.terms, self._opt))
+        for name in self.networks.unused:
+            get_root_logger().warning(f"network_{name} is not used by any term or loss, and is not built.")
+
+    # What is trained.
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The groups of the terms' parameters that train with the student."""
+        own = {id(p) for p in self._own_parameters}
+        groups = [group for term in self.terms.values() for group in term.parameter_groups()]
+        groups = [{**group, "params": [p for p in group["params"] if id(p) not in own]} for group in groups]
+        return [group for group in groups if group["params"]]
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The terms' own optimisers."""
+        return [optimizer for step in self._own_steps.values() for optimizer in step.optimizers]
+
+    @property
+    def steps(self) -> list[GradientStep]:
+        """The terms' own gradient steps."""
+        return list(self._own_steps.values())
+
+    # One iteration.
+
+    def context(self, iteration: int, batch: Batch, run_student: Callable[[], Tensor]) -> KDContext:
+        """Run the student, its features recorded, and let the terms announce what they need.
+
+        Args:
+            iteration: From 1.
+            batch: The batch, or a part of it.
+            run_student: Gives the student's output for ``batch["lq"]``.
+        """
+        self.used = True
+        ctx = KDContext(iteration, batch, self.networks.find, self._timer)
+        ctx.record("g", run_student)
+        for term in self._active(iteration).values():
+            term.prepare(ctx)
+        return ctx
+
+    def _active(self, iteration: int) -> dict[str, Any]:
+        return {name: term for name, term in self.terms.items() if term.schedule.weight(iteration) != 0}
+
+    def __call__(self, ctx: KDContext, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted terms of a batch by the name that they are logged under.
+
+        Args:
+            ctx: From :meth:`context`.
+            losses: The supervised losses, which the terms' gradients are compared with on request.
+
+        Raises:
+            ValueError: If a term gives anything but scalars, or a name that another loss has.
+        """
+        active = self._active(ctx.iteration)
+        supervised = sum(losses.values()) if losses else None
+        compare = GradientComparison(self._student.net.parameters(), supervised)
+        weighted: dict[str, Tensor] = {}
+        with without_gradients(self._own_parameters):
+            for name, term in active.items():
+                with ctx.part("terms"):
+                    parts = self._parts(name, term(ctx), ctx)
+                weight = term.schedule.weight(ctx.iteration)
+                own = {label: weight * value for label, value in parts.items()}
+                clash = own.keys() & (losses.keys() | weighted.keys())
+                if clash:
+                    raise ValueError(
+                        f"train.kd_opt.{name}: {', '.join(sorted(clash))} is the name of another loss; rename the term"
+                    )
+                if term.schedule.log_grad and ctx.iteration % self._print_freq == 0:
+                    self._logs |= compare(name, sum(own.values()))
+                weighted |= own
+        if self._own_steps.keys() & active.keys():
+            self._contexts.append(ctx.detached())
+        return weighted
+
+    def _parts(self, name: str, value: Any, ctx: KDContext, alone: str = "") -> dict[str, Tensor]:
+        """What a term gave, by the name in the log; what it logged besides is noted."""
+        parts = value if isinstance(value, dict) else {alone: value}
+        for part in parts.values():
+            if not (isinstance(part, Tensor) and part.numel() == 1):
+                found = f"a tensor {tuple(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
+                raise ValueError(f"train.kd_opt.{name}: a term returns a scalar tensor or a dict of them, not {found}")
+        self._logs |= {f"{name}_{label}": logged for label, logged in ctx.logs.items()}
+        ctx.logs.clear()
+        return {f"l_{name}_{label}".rstrip("_"): part for label, part in parts.items()}
+
+    def train_own(self, iteration: int) -> dict[str, Tensor]:
+        """Train what the terms' own optimisers hold, on the passes of this iteration.
+
+        Returns:
+            Their losses by the name that they are logged under.
+        """
+        losses: dict[str, Tensor] = {}
+        contexts, self._contexts = self._contexts, []
+        active = self._active(iteration)
+        for name, step in self._own_steps.items() if contexts else ():
+            if name in active:
+                losses |= step(iteration, contexts, partial(self._own_loss, name))
+        return losses
+
+    def _own_loss(self, name: str, ctx: KDContext) -> dict[str, Tensor]:
+        return self._parts(name, self.terms[name].own_loss(ctx), ctx, alone="own")
+
+    def after_step(self, iteration: int) -> None:
+        """Let every term do what follows the student's update and its average's, active or not."""
+        for term in self.terms.values():
+            term.after_step(self.networks, iteration)
+
+    def take_logs(self) -> dict[str, Any]:
+        """What is only looked at, of the last iteration: the last part's, of a divided batch."""
+        logs, self._logs = self._logs, {}
+        return logs
+
+    # Files.
+
+    def state(self) -> dict[str, Any]:
+        """What the training state keeps of the terms. Their optimisers are kept with the recipe's."""
+        return {name: term.state_dict() for name, term in self.terms.items()}
+
+    def load_state(self, state: Mapping[str, Any] | None) -> None:
+        """Restore the terms.
+
+        Args:
+            state: What :meth:`state` gave; None from a training state of another program, which holds no terms: they
+                start as in a new run (a history network from the student or its average), with a warning.
+
+        Raises:
+            ValueError: If the run was made with other terms.
+        """
+        if state is None:
+            names = [name for name, term in self.terms.items() if term.state_dict()]
+            if names:
+                get_root_logger().warning(
+                    f"The training state was made by another program and holds nothing of the distillation terms "
+                    f"{', '.join(names)}: they start afresh, a history network as a copy of the student or its average."
+                )
+            return
+        if state.keys() != self.terms.keys():
+            raise ValueError(
+                f"the training state holds the distillation terms {', '.join(state) or 'none'}, and train.kd_opt names "
+                f"{', '.join(self.terms) or 'none'}; resume with the options of the run, or start a new run from its "
+                f"weights (path.pretrain_network_g)"
+            )
+        for name, term in self.terms.items():
+            term.load_state_dict(state[name])
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """A block whose errors are told with the term that they concern."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith("train.kd_opt."):
+            raise
+        raise ValueError(f"train.kd_opt.{name}: {error}") from error
+
+
+def _own_attributes(term: KDTerm) -> dict[str, Any]:
+    return {key: value for key, value in vars(term).items() if key not in ("name", "schedule")}
+
+
+def _strings(value: Any) -> set[str]:
+    """The strings in nested options: those that are a network's name say that a term uses it."""
+    if isinstance(value, str):
+        return {value}
+    if isinstance(value, Mapping):
+        return set().union(*map(_strings, value.values())) if value else set()
+    if isinstance(value, (list, tuple)):
+        return set().union(*map(_strings, value)) if value else set()
+    return set()

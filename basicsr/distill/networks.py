@@ -1,0 +1,343 @@
+"""All that a distillation term may see of a run: its networks, their shapes, their features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from basicsr.archs import build_network
+from basicsr.engine.batch import Batch
+from basicsr.engine.checkpoint import load_weights
+from basicsr.engine.distributed import broadcast_module
+from basicsr.engine.rng import preserved_rng
+from basicsr.engine.runtime import NetworkRuntime
+from basicsr.utils.logger import get_root_logger
+
+from .context import KDContext
+from .encoders import FrozenEncoder, InputRange
+from .frozen import FrozenNetwork
+from .passes import INPUT, Pass, PassNetwork
+from .student import AverageNetwork, StudentNetwork, TermNetwork
+from .term import KDTerm
+
+Shape = tuple[int, ...]
+SourceName = Literal["ema", "student"]
+
+
+class Networks:
+    """The student, its average, the frozen networks and the terms that are networks.
+
+    Args:
+        opt: The options of the run.
+        student: ``network_g``.
+        average: Its moving average, or None.
+        trained: The suffixes of the networks that the recipe trains; every other ``network_<x>`` is frozen.
+        device: Where the networks are.
+
+    Attributes:
+        device: Where the networks are.
+        total_iter: The length of the run in iterations.
+        runtime: How the student computes.
+        frozen: The frozen networks that were built, by suffix.
+    """
+
+    def __init__(
+        self,
+        opt: Mapping[str, Any],
+        student: StudentNetwork,
+        average: nn.Module | None,
+        trained: Iterable[str],
+        device: torch.device,
+    ) -> None:
+        self._opt = opt
+        self.device = device
+        self.total_iter: int = opt["train"].get("total_iter", 0)
+        self.runtime: NetworkRuntime = student.runtime
+        self.frozen: dict[str, FrozenNetwork] = {}
+        self._frozen_options = {
+            key.removeprefix("network_"): options
+            for key, options in opt.items()
+            if key.startswith("network_") and options and key.removeprefix("network_") not in trained
+        }
+        self._own: dict[str, PassNetwork] = {"g": student}
+        if average is not None:
+            self._own["g_ema"] = AverageNetwork(average, student.runtime)
+        self._terms: dict[str, TermNetwork] = {}
+        self._set_up: Callable[[str], None] = lambda name: None
+        self._probed: dict[str, Pass] = {}
+        for name, options in self._frozen_options.items():
+            if not isinstance(options, dict):
+                raise ValueError(
+                    f"network_{name}: must be a section with a type, not {options!r} (DCKD's own files, with "
+                    f"network_his: true, have model_type: DCKDModel; the term DCR makes its history network itself)"
+                )
+
+    @property
+    def _training_set(self) -> Mapping[str, Any]:
+        return next(section for name, section in self._opt["datasets"].items() if str(name).startswith("train"))
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a training patch, as the student sees it."""
+        scale = self._opt.get("scale", 1)
+        side = (self._training_set.get("gt_size") or 64 * scale) // scale
+        return side, side
+
+    # Which networks there are.
+
+    def __getitem__(self, name: str) -> PassNetwork:
+        """``g``, ``g_ema``, the frozen ``network_<name>``, which is built when it is first asked for, or a term.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        if name in self._own:
+            return self._own[name]
+        if name in self._terms:
+            self._set_up(name)
+            return self._terms[name]
+        if name not in self.frozen:
+            self.frozen[name] = self._build(name)
+        return self.frozen[name]
+
+    def find(self, name: str) -> PassNetwork:
+        """As ``[name]``, in an iteration: a network that no term has named before is built without a trace in the
+        random numbers, so that a resumed run draws the same."""
+        if name in self._own or name in self.frozen or name in self._terms:
+            return self[name]
+        with preserved_rng():
+            network = self[name]
+        network.runtime.have_compiled(network.net)
+        return network
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._own or name in self._terms or name in self._frozen_options
+
+    @property
+    def unused(self) -> list[str]:
+        """The frozen networks that the options describe and nobody has asked for."""
+        return [name for name in self._frozen_options if name not in self.frozen]
+
+    def build_named(self, names: set[str]) -> None:
+        """Build the frozen networks among some names, in the order of the options."""
+        for name in self._frozen_options:
+            if name in names:
+                self[name]
+
+    def offer(self, terms: Mapping[str, KDTerm], set_up: Callable[[str], None]) -> None:
+        """Make the terms that are networks known.
+
+        Args:
+            terms: All terms by name.
+            set_up: Called with the name of one before its shapes are asked for.
+        """
+        own = {name: term for name, term in terms.items() if type(term).as_network is not KDTerm.as_network}
+        for name in own:
+            if name in self:
+                raise ValueError(f"train.kd_opt.{name} is a network for other terms, but network_{name} is one already")
+        self._terms = {name: TermNetwork(term) for name, term in own.items()}
+        self._set_up = set_up
+
+    def _build(self, name: str) -> FrozenNetwork:
+        if name not in self._frozen_options:
+            if name == "g_ema":
+                raise ValueError("g_ema is the student's average; set train.ema_decay above 0")
+            known = ", ".join(f"network_{key}" for key in self._frozen_options) or "none is defined"
+            raise ValueError(
+                f"network_{name} is not defined; frozen networks: {known}. Add network_{name}: {{type: …}}"
+            )
+        key, options, path = f"network_{name}", self._frozen_options[name], self._opt["path"]
+        net = build_network(options).to(self.device)
+        file = path.get(f"pretrain_{key}")
+        if file:
+            param_key = path.get(f"param_key_{name}") or "params_ema"
+            get_root_logger().info(f"Loading {type(net).__name__} from {file} [{param_key}].")
+            for sentence in load_weights(net, file, path.get(f"strict_load_{name}", True), param_key):
+                get_root_logger().warning(f"{file}: keys {sentence}")
+        else:
+            get_root_logger().warning(f"{key} has RANDOM weights: path.pretrain_{key} is not set.")
+            broadcast_module(net)
+        return FrozenNetwork(net, name, **((self._opt.get("runtime") or {}).get(name) or {}))
+
+    # The student's weights.
+
+    def source(self, name: SourceName) -> nn.Module:
+        """The student's average (``ema``) or the student itself, without any wrapper.
+
+        Raises:
+            ValueError: If there is no average.
+        """
+        return self["g_ema" if name == "ema" else "g"].net
+
+    def copy_of(self, name: SourceName) -> nn.Module:
+        """A copy of the average or of the student, in evaluation mode, without gradients, in the student's layout."""
+        net = build_network(self._opt["network_g"]).to(self.device).requires_grad_(False).eval()
+        net.load_state_dict(self.source(name).state_dict())
+        return self.runtime.lay_out(net)
+
+    # Shapes and features.
+
+    def tap(self, network: str, pattern: str) -> dict[str, Shape]:
+        """Record, from now on, the outputs of modules in every pass of a network.
+
+        Args:
+            network: ``g``, ``g_ema``, or a frozen network's suffix.
+            pattern: A module path or glob; see :meth:`basicsr.distill.taps.FeatureTaps.add`.
+
+        Returns:
+            The matching paths, with the shapes of their outputs for one training patch: the first dimension is 1, or
+            the number of windows where a module's batch is one of windows.
+
+        Raises:
+            ValueError: If nothing matches, or an output is not a tensor.
+        """
+        paths = self[network].taps.add(pattern)
+        if any(path not in self.probe(network).features for path in paths):
+            del self._probed[network]
+        features = self.probe(network).features
+        absent = [path for path in paths if path not in features]
+        if absent:
+            raise ValueError(f"network_{network}: {', '.join(absent)} did not run in a forward pass")
+        return {path: _of_one(features[path]) for path in paths}
+
+    def output_shape(self, network: str) -> Shape:
+        """The shape of a network's output for one training patch.
+
+        Raises:
+            ValueError: If there is no such network, or it cannot run on a training patch.
+        """
+        return _of_one(self.probe(network).output)
+
+    def require_same_output(self, network: str) -> Shape:
+        """The shape of the output that the student and another network both give for one training patch.
+
+        Raises:
+            ValueError: If there is no such network, or the shapes differ.
+        """
+        own, other = self.output_shape("g"), self.output_shape(network)
+        if own != other:
+            raise ValueError(
+                f"network_g gives an image of shape {own} and {self[network].label} one of {other}; they must agree "
+                f"(check upscale and the number of output channels)"
+            )
+        return own
+
+    def shape_at(self, network: str, path: str, scale: int) -> Shape:
+        """The shape of a tapped output for a patch ``scale`` times as high and wide; runs the network once more."""
+        height, width = self.patch_size
+        batch = self._probe_batch(scale * height, scale * width)
+        return _of_one(self._try(network, batch).features[path])
+
+    def probe(self, network: str) -> Pass:
+        """The pass over two random training patches that shapes are learnt from; run once."""
+        if network not in self._probed:
+            if isinstance(self[network], TermNetwork):
+                ctx = _ProbeContext(0, self._probe_batch(*self.patch_size), self.find)
+                ctx.probe = self.probe
+                with torch.no_grad(), preserved_rng():
+                    self._probed[network] = KDContext.run(ctx, network)
+            else:
+                self._probed[network] = self._try(network, self._probe_batch(*self.patch_size))
+        return self._probed[network]
+
+    @torch.no_grad()
+    def _try(self, name: str, batch: Batch) -> Pass:
+        """Run a network on patches, in the mode in which it will run, and leave no trace in it."""
+        network = self[name]
+        net, patch = network.net, batch[INPUT]
+        run = net if name == "g" else network.run  # the bare student: nothing is to be synchronised
+        statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
+        with preserved_rng(), network.taps.recording(watch=True) as features:
+            try:
+                output = run(patch)
+            except RuntimeError as error:
+                raise ValueError(f"{network.label} cannot run on a patch {tuple(patch.shape)}: {error}") from error
+            finally:
+                for buffer, value in statistics:
+                    buffer.copy_(value)
+        return Pass(output, features)
+
+    def _probe_batch(self, height: int, width: int) -> Batch:
+        """Two random patches, since batch statistics need more than one value; the same ones every time."""
+        channels = 1 if self._training_set.get("color") == "y" else 3
+        generator = torch.Generator().manual_seed(0)
+        patches = torch.rand(2, channels, height, width, generator=generator)
+        return Batch({"train": {INPUT: patches.to(self.device)}})
+
+    def end_probing(self) -> None:
+        """Free what the probes hold."""
+        self._probed.clear()
+
+    # Encoders.
+
+    @torch.no_grad()
+    def encoder(
+        self, name: str, input_range: InputRange = "[0,1]", latent: bool = False, layers: Iterable[str] = ()
+    ) -> FrozenEncoder:
+        """A frozen network as an encoder of images; equal calls share one encoding of each image.
+
+        Args:
+            name: The suffix of its ``network_<name>``.
+            input_range: What images in [0, 1] are mapped to for it.
+            latent: Whether the latent and the codebook are needed.
+            layers: Layers that must be there.
+
+        Raises:
+            ValueError: If ``network_<name>`` is not defined, is not an encoder, lacks what is needed, cannot take
+                images of this size, or has runtime options that an encoder cannot have.
+        """
+        network = self[name]
+        if not isinstance(network, FrozenNetwork):
+            raise ValueError(f"encoder: {name} is not a frozen network; name one that is, such as a VGG or a VQGAN")
+        if network.normalised:
+            raise ValueError(
+                f"runtime.{name}: mean and std are for teachers; what an encoder sees is set by input_range"
+            )
+        if network.runtime.precision == "fp16" and self.runtime.precision != "fp16":
+            raise ValueError(
+                f"runtime.{name}.precision: gradients pass the encoder, and in fp16 they vanish where the loss is not "
+                f"scaled, which it is when runtime.g.precision is fp16; use bf16"
+            )
+        kind = type(network.net).__name__
+        encoder = FrozenEncoder(network, input_range)
+        if latent and encoder.codebook is None:
+            raise ValueError(f"network_{name} ({kind}) has no codebook; name a VQGAN as the encoder")
+        shapes = self.encoding_shapes(encoder)
+        missing = [layer for layer in layers if layer not in shapes]
+        if missing:
+            raise ValueError(
+                f"network_{name} ({kind}) does not give {', '.join(missing)}; it gives {', '.join(shapes)}"
+            )
+        return encoder
+
+    @torch.no_grad()
+    def encoding_shapes(self, encoder: FrozenEncoder) -> dict[str, Shape]:
+        """Layer → shape for one image of the training, with ``latent`` last where there is a codebook."""
+        network, name = encoder.network, encoder.network.name
+        kind, image = type(network.net).__name__, torch.zeros(self.output_shape("g"), device=self.device)
+        try:
+            encoding = encoder.encode(image)
+            latent = {} if encoder.codebook is None else {"latent": tuple(encoder.latent(encoding).shape)}
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"network_{name} ({kind}) is not an encoder: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            size = "×".join(map(str, image.shape[2:]))
+            raise ValueError(f"network_{name} cannot encode the training's {size} images: {error}") from error
+        return {layer: tuple(feature.shape) for layer, feature in encoding.features.items()} | latent
+
+
+class _ProbeContext(KDContext):
+    """The context in which a term that is a network is tried out: other networks' passes over lq are their probes."""
+
+    probe: Callable[[str], Pass]
+
+    def run(self, network: str, key: str = INPUT) -> Pass:
+        return self.probe(network) if key == INPUT else super().run(network, key)
+
+
+def _of_one(tensor: torch.Tensor) -> Shape:
+    """The shape that one of the two probe patches accounts for."""
+    return (tensor.shape[0] // 2, *tensor.shape[1:])

@@ -1,0 +1,235 @@
+"""Passes: which network sees which image in one iteration. Each is run once, when it is first asked for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .taps import FeatureTaps, cut
+
+if TYPE_CHECKING:
+    from .context import KDContext
+
+INPUT = "lq"
+"""The key of the pass over the batch's own input."""
+
+
+@dataclass
+class Pass:
+    """One forward pass.
+
+    Attributes:
+        output: ``(N, C, H, W)``.
+        features: The tapped features by module path, of the same N images.
+    """
+
+    output: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+    def detached(self) -> Pass:
+        """The same without gradients."""
+        return Pass(self.output.detach(), {path: feature.detach() for path, feature in self.features.items()})
+
+
+class PassNetwork(ABC):
+    """A network as distillation sees it.
+
+    Attributes:
+        label: What messages call it: ``network_t``.
+        part: What the log calls the time of its passes: ``teacher``.
+        taps: Its feature taps.
+        batches: Whether images of several passes may be given to it at once.
+    """
+
+    label: str
+    part: str | None
+    taps: FeatureTaps
+    batches: bool = True
+
+    @abstractmethod
+    def run(self, image: Tensor, **inputs: Any) -> Tensor:
+        """The output for images ``(N, C, h, w)``; gradients are on or off as the caller has set them."""
+
+    def wants_gradient(self, tensors: list[Tensor]) -> bool:
+        """Whether a pass has gradients where nothing else is said: it follows what the pass is given."""
+        return any(tensor.requires_grad for tensor in tensors)
+
+    def record(self, ctx: KDContext, key: str, image: Tensor, replace: Mapping[str, Tensor], **inputs: Any) -> Pass:
+        """Run it and keep the tapped features, in the precision of the image.
+
+        Args:
+            ctx: The iteration.
+            key: The pass.
+            image: ``(N, C, h, w)``.
+            replace: Tapped path → what takes the place of that module's output.
+            **inputs: Further arguments of its ``forward``.
+
+        Raises:
+            ValueError: If it gives anything but a tensor.
+        """
+        with self.taps.recording(replace=replace or None) as features:
+            output = self.run(image, **inputs)
+        require_image(output, self.label)
+        return Pass(output, {path: feature.to(image.dtype) for path, feature in features.items()})
+
+
+def require_image(output: Any, label: str) -> None:
+    """Refuse what a network gives if it is not one tensor.
+
+    Raises:
+        ValueError: If so.
+    """
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"{label} gives a {type(output).__name__}; distillation compares images: wrap it in a network that returns "
+            f"the image alone"
+        )
+
+
+@dataclass
+class _Request:
+    """A pass that was asked for."""
+
+    image: Tensor
+    grad: bool
+    replace: dict[str, Tensor]
+    inputs: dict[str, Any]
+
+    def same_as(self, other: _Request) -> bool:
+        given, theirs = {**self.replace, **self.inputs}, {**other.replace, **other.inputs}
+        return (
+            _same(self.image, other.image)
+            and self.replace.keys() == other.replace.keys()
+            and given.keys() == theirs.keys()
+            and all(_same(value, theirs[name]) for name, value in given.items())
+        )
+
+    def joins(self, other: _Request) -> bool:
+        """Whether the two can be one batch."""
+        if self.replace or other.replace or self.grad != other.grad or self.inputs.keys() != other.inputs.keys():
+            return False
+        pairs = [(self.image, other.image), *((value, other.inputs[name]) for name, value in self.inputs.items())]
+        return all(_alike(one, two, len(self.image), len(other.image)) for one, two in pairs)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one is other or (one.shape == other.shape and torch.equal(one, other))
+    return one is other or (not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other)
+
+
+def _alike(one: Any, other: Any, count: int, other_count: int) -> bool:
+    """Whether two values can be joined along the first dimension, or are one for the whole batch."""
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return _same(one, other)
+    per_image = one.dim() > 0 and other.dim() > 0 and len(one) == count and len(other) == other_count
+    return per_image and one.shape[1:] == other.shape[1:] and one.dtype == other.dtype
+
+
+class Passes:
+    """The passes of one iteration.
+
+    Args:
+        find: The network of a name.
+        part: The timer's context for a part of the step.
+    """
+
+    def __init__(
+        self, find: Callable[[str], PassNetwork], part: Callable[[str | None], AbstractContextManager]
+    ) -> None:
+        self._find = find
+        self._part = part
+        self._requests: dict[str, dict[str, _Request]] = {}
+        self._done: dict[str, dict[str, Pass]] = {}
+
+    def put(self, network: str, key: str, image: Tensor, result: Pass) -> None:
+        """Enter a pass that has been run already."""
+        self._requests.setdefault(network, {})[key] = _Request(image, result.output.requires_grad, {}, {})
+        self._done.setdefault(network, {})[key] = result
+
+    def has(self, network: str, key: str) -> bool:
+        """Whether a pass was asked for."""
+        return key in self._requests.get(network, {})
+
+    def want(
+        self,
+        network: str,
+        key: str,
+        image: Tensor,
+        grad: bool | None,
+        replace: Mapping[str, Tensor] | None,
+        inputs: Mapping[str, Any],
+    ) -> None:
+        """Ask for a pass; see :meth:`basicsr.distill.context.KDContext.want`."""
+        given = [value for value in (image, *(replace or {}).values(), *inputs.values()) if isinstance(value, Tensor)]
+        wanted = self._find(network).wants_gradient(given) if grad is None else grad
+        request = _Request(image, wanted, dict(replace or {}), dict(inputs))
+        known = self._requests.setdefault(network, {}).setdefault(key, request)
+        if known is request:
+            return
+        if not known.same_as(request):
+            raise ValueError(
+                f"two different inputs of {self._find(network).label} are called '{key}' in one iteration: "
+                f"{tuple(known.image.shape)} and {tuple(image.shape)}; give one of them another key"
+            )
+        if grad is not None and known.grad != grad:
+            raise ValueError(
+                f"the pass '{key}' of {self._find(network).label} is asked for with and without gradients; use two keys"
+            )
+
+    def run(self, network: str, key: str, ctx: KDContext) -> Pass:
+        """The result of a pass; with it run all others that were asked for and can be one batch with it."""
+        done = self._done.setdefault(network, {})
+        if key not in done:
+            requests = self._requests.get(network, {})
+            if key not in requests:
+                known = ", ".join(requests) or "none"
+                raise ValueError(
+                    f"the pass '{key}' of {self._find(network).label} was not asked for; announce it in prepare() with "
+                    f"ctx.want('{network}', '{key}', image). Asked for: {known}"
+                )
+            wanted, source = requests[key], self._find(network)
+            together = {
+                name: request
+                for name, request in requests.items()
+                if name == key or (source.batches and name not in done and request.joins(wanted))
+            }
+            # The batch's own input comes first, so that the order in which terms stand changes nothing.
+            together = dict(sorted(together.items(), key=lambda item: item[0] != INPUT))
+            done.update(self._run_together(source, together, ctx))
+        return done[key]
+
+    def _run_together(self, network: PassNetwork, requests: dict[str, _Request], ctx: KDContext) -> dict[str, Pass]:
+        keys, ones = list(requests), list(requests.values())
+        counts = [len(request.image) for request in ones]
+
+        def join(values: list[Any]) -> Any:
+            return torch.cat(values) if len(values) > 1 and isinstance(values[0], Tensor) else values[0]
+
+        inputs = {name: join([request.inputs[name] for request in ones]) for name in ones[0].inputs}
+        with self._part(network.part), torch.set_grad_enabled(ones[0].grad):
+            image = join([request.image for request in ones])
+            whole = network.record(ctx, keys[0], image, ones[0].replace, **inputs)
+        if len(ones) == 1:
+            return {keys[0]: whole}
+        results, start = {}, 0
+        for name, count in zip(keys, counts):
+            stop = start + count
+            features = {path: cut(f, start, stop, sum(counts), path) for path, f in whole.features.items()}
+            results[name] = Pass(whole.output[start:stop], features)
+            start = stop
+        return results
+
+    def detached(self) -> Passes:
+        """What has been run, without gradients; further passes can be asked for as here."""
+        other = Passes(self._find, self._part)
+        for network, done in self._done.items():
+            for key, result in done.items():
+                other.put(network, key, self._requests[network][key].image.detach(), result.detached())
+        return other

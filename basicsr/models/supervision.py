@@ -1,0 +1,115 @@
+"""The supervised losses that the options name: ``pixel_opt``, ``perceptual_opt``, and any other ``<name>_opt``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.distill.context import KDContext
+from basicsr.distill.encoders import BatchImage, FrozenEncoder, PassOutput
+from basicsr.distill.networks import Networks
+from basicsr.losses import build_loss
+from basicsr.losses.loss_util import check_shapes
+from basicsr.losses.perceptual_loss import PerceptualLoss
+from basicsr.utils.registry import LOSS_REGISTRY
+
+LABELS = {"pixel": "pix", "perceptual": "percep"}
+"""What BasicSR's log calls the losses of its sections; another section ``<name>_opt`` is called ``<name>``."""
+
+
+class SupervisedLoss:
+    """A loss between the student's output and the ground truth, and when it is active.
+
+    Args:
+        loss: Called with output and ground truth; gives a scalar, several by name, or BasicSR's (perceptual, style).
+        label: Its name in the log: ``l_<label>``.
+        start: The first iteration at which it is active.
+        end: The last one; None for no end.
+        encoder: What encodes the images of a perceptual loss that shares an encoder with distillation terms.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        label: str,
+        start: int = 1,
+        end: int | None = None,
+        encoder: FrozenEncoder | None = None,
+    ) -> None:
+        self.loss = loss
+        self.label = label
+        self.start = start
+        self.end = end
+        self._encoder = encoder
+
+    def active(self, iteration: int) -> bool:
+        """Whether it is minimised at an iteration."""
+        return iteration >= self.start and (self.end is None or iteration <= self.end)
+
+    def prepare(self, ctx: KDContext) -> None:
+        """Announce the images that it has encoded."""
+        if self._encoder is not None:
+            ctx.want_encoding(self._encoder, PassOutput("g"), BatchImage("gt"))
+
+    def __call__(self, ctx: KDContext) -> dict[str, Tensor]:
+        """The weighted loss by its name in the log, of the rows that have a ground truth."""
+        output = ctx.batch.select(ctx.output, "gt")
+        if self._encoder is None:
+            value = self.loss(output, ctx.gt)
+        else:
+            check_shapes(output, ctx.gt)
+            own = ctx.encoding(self._encoder, PassOutput("g"))[ctx.batch.rows_of("gt")]
+            value = self.loss.compare(own.features, ctx.encoding(self._encoder, BatchImage("gt")).features)
+        if isinstance(value, Mapping):
+            return {f"l_{self.label}_{name}": part for name, part in value.items()}
+        if not isinstance(value, tuple):
+            return {f"l_{self.label}": value}
+        # BasicSR's perceptual losses give two values, of which one may be None.
+        style = "style" if self.label == "percep" else f"{self.label}_style"
+        named = {f"l_{self.label}": value[0], f"l_{style}": value[1]}
+        return {name: part for name, part in named.items() if part is not None}
+
+
+def build_supervised_loss(
+    section: str, options: Mapping[str, Any], networks: Networks, device: torch.device
+) -> SupervisedLoss:
+    """The loss that a section of ``train`` describes.
+
+    Args:
+        section: The section's name without ``_opt``.
+        options: The loss, ``start`` and ``end``.
+        networks: Where a perceptual loss finds the encoder that it shares.
+        device: Where the networks are.
+
+    Raises:
+        ValueError: If the encoder does not fit.
+    """
+    options = dict(options)
+    start, end = options.pop("start", 1), options.pop("end", None)
+    loss = build_loss(options).to(device)
+    encoder = None
+    if isinstance(loss, PerceptualLoss) and loss.encoder is not None:
+        try:
+            encoder = networks.encoder(loss.encoder, layers=loss.layer_weights)
+        except ValueError as error:
+            raise ValueError(f"train.{section}_opt: {error}") from error
+    return SupervisedLoss(loss, LABELS.get(section, section), start, end, encoder)
+
+
+def supervised_sections(train: Mapping[str, Any], of_recipe: set[str]) -> dict[str, Mapping[str, Any]]:
+    """The sections of ``train`` that are supervised losses, by name without ``_opt``.
+
+    Args:
+        train: The training options.
+        of_recipe: Sections that the recipe builds itself.
+    """
+    sections = {
+        str(key).removesuffix("_opt"): options
+        for key, options in train.items()
+        if str(key).endswith("_opt") and isinstance(options, Mapping) and key not in of_recipe
+    }
+    known = {name for name, options in sections.items() if options.get("type") in LOSS_REGISTRY}
+    return {name: options for name, options in sections.items() if name in known or name in LABELS}
