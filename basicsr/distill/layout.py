@@ -76,12 +76,20 @@ class FeatureLayout:
             feature = feature.movedim(1, -1)
         return feature.reshape(images, -1, feature.shape[-1])
 
-    def grid(self, length: int) -> tuple[int, int] | None:
-        """Height and width of so many tokens in row order, where they have the patch's aspect ratio; None otherwise."""
+    def grid(self, length: int) -> tuple[int, int]:
+        """Height and width of so many tokens in row order: those with the patch's aspect ratio.
+
+        Raises:
+            ValueError: If there are none.
+        """
         height, width = self.patch_size
         rows = math.isqrt(length * height // width)
-        fits = rows > 0 and length % rows == 0 and rows * width == length // rows * height
-        return (rows, length // rows) if fits else None
+        if rows == 0 or length % rows or rows * width != length // rows * height:
+            raise ValueError(
+                f"the {length} tokens of {self.label} do not make a grid of the patch's aspect ratio {height}×{width}, "
+                f"so that their height and width, which resize needs, are not known"
+            )
+        return rows, length // rows
 
 
 def find_layout(
@@ -136,12 +144,13 @@ def _find_order(
 
     last, middle = is_plane(shape[2], shape[3]), is_plane(shape[1], shape[2])
     if last == middle:
-        larger = shape_of_larger()
+        unknown = f"whether {label}, which gives {shape}, is (B, C, H, W) or (B, H, W, C) cannot be told; set layout"
+        try:
+            larger = shape_of_larger()
+        except ValueError as error:  # such as a network with a position embedding for one size
+            raise ValueError(f"{unknown} ({error})") from error
         last = shape[1] == larger[1] and shape[2:] != larger[2:]
         middle = shape[3] == larger[3] and shape[1:3] != larger[1:3]
         if last == middle:
-            raise ValueError(
-                f"whether {label}, which gives {shape}, is (B, C, H, W) or (B, H, W, C) cannot be told; set layout: "
-                f"nchw or nhwc"
-            )
+            raise ValueError(unknown)
     return "nchw" if last else "nhwc"

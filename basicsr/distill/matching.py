@@ -53,11 +53,8 @@ class Match:
                 f"resize: student or teacher"
             )
         for side in sides:
-            if not side.is_map and side.grid(*side.positions) is None:
-                raise ValueError(
-                    f"resize: {self.resize} needs the height and width of {side.label}, and its tokens {side.shape} do "
-                    f"not make a grid of the patch's aspect ratio {'×'.join(map(str, side.patch_size))}"
-                )
+            if not side.is_map:
+                side.grid(*side.positions)
 
     @property
     def resized(self) -> bool:
@@ -115,10 +112,7 @@ def _image(layout: FeatureLayout, feature: Tensor) -> Tensor:
     """A canonical feature as a map."""
     if layout.is_map:
         return feature
-    grid = layout.grid(feature.shape[1])
-    if grid is None:
-        raise ValueError(f"{layout.label} gives {feature.shape[1]} tokens, which make no grid of the patch's ratio")
-    return feature.transpose(1, 2).unflatten(2, grid)
+    return feature.transpose(1, 2).unflatten(2, layout.grid(feature.shape[1]))
 
 
 def _interpolate(feature: Tensor, like: Tensor) -> Tensor:

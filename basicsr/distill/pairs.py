@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -53,8 +54,8 @@ class Feature:
 
     def read(self, ctx: KDContext) -> Tensor:
         """Its value in a step, in its canonical form: a map ``(B, C, H, W)`` or tokens ``(B, L, C)``."""
-        done = ctx.run(self.network)
-        return self.layout.canonical(done.features[self.name], len(done.output))
+        found = ctx.run(self.network)
+        return self.layout.canonical(found.features[self.name], len(found.output))
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,7 @@ class PairPattern:
         for pattern in patterns:
             for name, shape in networks.tap(network, pattern).items():
                 label = f"network_{network} '{name}'"
-
-                def larger(name: str = name) -> tuple[int, ...]:
-                    return networks.shape_at(network, name, scale=2)
-
+                larger = partial(networks.shape_at, network, name, scale=2)
                 found.append(Feature(network, name, find_layout(layout, label, shape, networks.patch_size, larger)))
         return found
 

@@ -1,6 +1,5 @@
 """Terms over pairs of features, on small networks; the expected values are computed without the term's own parts."""
 
-import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -391,8 +390,8 @@ def test_tokens_are_resized_only_where_their_grid_is_known():
             self.tokens(x[..., 1:])
             return self.last(self.head(x))
 
-    message = "resize: student needs the height and width of network_g 'tokens', and its tokens (1, 56, 3) do not make"
-    with pytest.raises(ValueError, match=re.escape(message)):
+    message = "the 56 tokens of network_g 'tokens' do not make a grid of the patch's aspect ratio 8×8, so that"
+    with pytest.raises(ValueError, match=message):
         make({"g": Cropped(4), "t": Cropped(4)}, [["tokens", "head"]], resize="student")
 
 
@@ -443,7 +442,10 @@ def fitnets(student, teacher, weight=None, bias=None):
     layout = dict(zip(("student", "teacher"), kinds))
     term = build_term("x", {"type": "FitNets", "pairs": [["f", "f"]], "layout": layout})
     shapes = {"g": tuple(student.shape), "t": tuple(teacher.shape)}
-    term.setup(SimpleNamespace(tap=lambda network, name: {name: shapes[network]}, patch_size=(8, 8), device="cpu"))
+    networks = SimpleNamespace(
+        tap=lambda network, name: {name: shapes[network]}, shape_at=print, patch_size=(8, 8), device="cpu"
+    )
+    term.setup(networks)
     if weight is not None:
         adapter = term.adapters[0]
         del adapter.weight, adapter.bias

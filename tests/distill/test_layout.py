@@ -53,6 +53,14 @@ def test_what_cannot_be_told_is_asked_for(larger):
         find((1, 4, 4, 4), larger=larger)
 
 
+def test_a_network_of_one_size_cannot_tell():
+    def refuse():
+        raise ValueError("it has a position embedding")
+
+    with pytest.raises(ValueError, match=r"cannot be told; set layout \(it has a position embedding\)"):
+        find_layout("auto", "network_g 'x'", (1, 4, 4, 4), (8, 8), refuse)
+
+
 @pytest.mark.parametrize(
     ("shape", "layout", "message"),
     [
@@ -120,10 +128,13 @@ def test_windows_that_were_one_at_the_start_are_refused(shape):
         ((8, 8), 16, (4, 4)),
         ((8, 12), 24, (4, 6)),
         ((12, 8), 24, (6, 4)),
-        ((8, 8), 24, None),
-        ((8, 12), 64, None),
-        ((3, 2), 1, None),
     ],
 )
 def test_grid_of_tokens(patch, length, grid):
     assert FeatureLayout("x", "tokens", (1, length, 4), patch).grid(length) == grid
+
+
+@pytest.mark.parametrize(("patch", "length"), [((8, 8), 24), ((8, 12), 64), ((3, 2), 1), ((2, 3), 1)])
+def test_tokens_without_a_grid(patch, length):
+    with pytest.raises(ValueError, match=f"the {length} tokens of x do not make a grid of the patch's aspect ratio"):
+        FeatureLayout("x", "tokens", (1, length, 4), patch).grid(length)
