@@ -54,7 +54,8 @@ class FeatureTaps:
     """Records, and on request replaces, the outputs of chosen modules while :meth:`recording` is active.
 
     There is one permanent forward hook for each tapped module, so that a network may be compiled once its modules are
-    tapped. PyTorch then compiles it once without recording, once with, and once for each set of replaced names.
+    tapped. PyTorch then compiles it once without recording, once with, and once for each set of replaced names; past
+    its limit of 8 it warns and runs further ones uncompiled.
 
     Some networks change a tensor in place after the module that made it (an in-place activation after a tapped
     convolution). A recording that watches for it detects this, and such features are copied from then on.
