@@ -6,32 +6,29 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-AdapterKind = Literal["auto", "conv", "linear", "none"]
+AdapterKind = Literal["auto", "conv", "linear", "none", "raw"]
 
 
-def channels(shape: tuple[int, ...]) -> int:
-    """The width of a feature map ``(B, C, H, W)`` or of tokens ``(B, L, C)``."""
-    return shape[1] if len(shape) == 4 else shape[-1]
-
-
-def build_adapter(kind: AdapterKind, student_shape: tuple[int, ...], width: int) -> nn.Module:
+def build_adapter(kind: AdapterKind, is_map: bool, own: int, width: int, same_width: bool = True) -> nn.Module:
     """An adapter for a student's feature.
 
     Args:
-        kind: ``conv`` is a 1×1 convolution, ``linear`` a linear map of tokens, ``none`` nothing; ``auto`` is nothing
-            where the widths agree, else what fits the feature's layout.
-        student_shape: ``(B, C, H, W)`` or ``(B, L, C)``.
-        width: The teacher's number of channels.
+        kind: ``conv`` is a 1×1 convolution of maps, ``linear`` a linear map of tokens, ``none`` and ``raw`` nothing;
+            ``auto`` is nothing where the widths agree or need not agree, else what fits the feature's layout.
+        is_map: Whether the feature is a map ``(B, C, H, W)`` or tokens ``(B, L, C)``.
+        own: The student's number of channels.
+        width: The teacher's.
+        same_width: Whether the term compares channel by channel, so that the widths must agree in the end.
 
     Raises:
-        ValueError: If the kind does not fit the layout, or ``none`` meets different widths.
+        ValueError: If the kind does not fit the layout, or ``none`` meets different widths that must agree.
     """
-    own = channels(student_shape)
-    is_map = len(student_shape) == 4
     if kind == "auto":
-        kind = "none" if own == width else "conv" if is_map else "linear"
+        kind = "none" if own == width or not same_width else "conv" if is_map else "linear"
+    if kind == "raw":
+        return nn.Identity()
     if kind == "none":
-        if own != width:
+        if own != width and same_width:
             raise ValueError(f"adapter: none, but the student's feature has {own} channels and the teacher's {width}")
         return nn.Identity()
     if (kind == "conv") != is_map:
@@ -40,12 +37,8 @@ def build_adapter(kind: AdapterKind, student_shape: tuple[int, ...], width: int)
     return nn.Conv2d(own, width, 1) if kind == "conv" else nn.Linear(own, width)
 
 
-def same_layout(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Two features in one layout: where one is a map and the other tokens, the map is flattened to ``(B, H·W, C)``."""
-    if student.dim() == teacher.dim():
-        return student, teacher
-    return _tokens(student), _tokens(teacher)
-
-
-def _tokens(feature: Tensor) -> Tensor:
-    return feature.flatten(2).transpose(1, 2) if feature.dim() == 4 else feature
+def adapt(adapter: nn.Module, feature: Tensor) -> Tensor:
+    """Apply an adapter; one of tokens also to tokens that have been laid out as a map to be resized."""
+    if isinstance(adapter, nn.Linear) and feature.dim() == 4:
+        return adapter(feature.movedim(1, -1)).movedim(-1, 1)
+    return adapter(feature)

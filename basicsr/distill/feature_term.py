@@ -6,105 +6,102 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from typing_extensions import NotRequired, TypedDict
 
-from .adapters import AdapterKind, build_adapter, channels, same_layout
+from .adapters import AdapterKind, build_adapter
 from .context import KDContext
+from .layout import Layout
+from .matching import Match, Resize, describe_layouts
+from .pairs import Feature, PairOption, PairPattern, SideLayouts
 from .term import KDTerm
 
 if TYPE_CHECKING:
-    from basicsr.models.kd_model import KDModel
-
-
-class FeaturePair(TypedDict):
-    """Modules of the student and of a teacher whose outputs meet; globs are paired in order.
-
-    Attributes:
-        student: Path or glob in ``network_g``.
-        teacher: Path or glob in the teacher.
-        network: The teacher's suffix; ``t`` by default.
-    """
-
-    student: str
-    teacher: str
-    network: NotRequired[str]
+    from .networks import Networks
 
 
 class FeatureTerm(KDTerm):
-    """A term over pairs of features, each brought to the teacher's width by an adapter.
+    """A term over pairs of features: those that meet are brought to one layout, size and width.
 
     Args:
-        pairs: Which modules meet.
-        adapter: See :func:`basicsr.distill.adapters.build_adapter`.
+        pairs: Which modules meet; see :class:`~basicsr.distill.pairs.FeaturePair`.
+        adapter: See :func:`~basicsr.distill.adapters.build_adapter`. With ``raw``, the term sees each feature in its
+            canonical form, of whatever widths and sizes, and reduces them itself.
+        resize: Which side is interpolated where sizes differ; see :class:`~basicsr.distill.matching.Match`.
+        layout: How features are laid out; see :func:`~basicsr.distill.layout.find_layout`.
+
+    Attributes:
+        same_width: Whether the term compares channel by channel. Where it does not, ``auto`` builds no adapter.
+
+    Raises:
+        ValueError: If the options contradict each other.
     """
 
-    def __init__(self, pairs: list[FeaturePair], adapter: AdapterKind = "auto") -> None:
+    same_width: bool = True
+
+    def __init__(
+        self,
+        pairs: list[PairOption],
+        adapter: AdapterKind = "auto",
+        resize: Resize = "none",
+        layout: Layout | SideLayouts = "auto",
+    ) -> None:
         super().__init__()
         if not pairs:
             raise ValueError("pairs is empty; give at least one {student: …, teacher: …}")
-        self.pairs = pairs
+        if adapter == "raw" and resize != "none":
+            raise ValueError(f"resize: {resize} has no effect on features that adapter: raw hands out as they are")
         self.adapter = adapter
+        self.resize = resize
         self.adapters = nn.ModuleList()
-        self._matched: list[tuple[str, str, str]] = []
-        self._rows: list[dict[str, Any]] = []
+        self._patterns = [PairPattern.read(pair, layout) for pair in pairs]
+        self._pairs: list[tuple[Feature, Feature, Match | None]] = []
 
-    def setup(self, model: KDModel) -> None:
-        """Tap the modules, pair them, and build an adapter for each pair.
+    def taps(self) -> Iterator[tuple[str, str]]:
+        """What the term needs tapped: (network, path or glob)."""
+        for pattern in self._patterns:
+            yield from pattern.taps()
+
+    def setup(self, networks: Networks) -> None:
+        """Pair the modules and build an adapter for each pair.
 
         Raises:
             ValueError: If a path matches nothing, or the two sides of a pair do not fit.
         """
-        for pair in self.pairs:
-            network = pair.get("network", "t")
-            student = model.tap("g", pair["student"])
-            teacher = model.tap(network, pair["teacher"])
-            if len(student) != len(teacher):
-                raise ValueError(
-                    f"'{pair['student']}' matches {len(student)} modules of network_g ({', '.join(student)}) but "
-                    f"'{pair['teacher']}' matches {len(teacher)} of network_{network} ({', '.join(teacher)})"
-                )
-            for (own, own_shape), (other, other_shape) in zip(student.items(), teacher.items()):
-                self._check_positions(own, own_shape, f"network_{network}", other, other_shape)
-                adapter = build_adapter(self.adapter, own_shape, channels(other_shape)).to(model.device)
-                self.adapters.append(adapter)
-                self._matched.append((own, network, other))
-                self._rows.append(
-                    {
-                        "student": own,
-                        "student_shape": own_shape,
-                        "network": network,
-                        "module": other,
-                        "module_shape": other_shape,
-                        "adapter": "–" if isinstance(adapter, nn.Identity) else type(adapter).__name__,
-                    }
-                )
-
-    @staticmethod
-    def _check_positions(
-        own: str, own_shape: tuple[int, ...], network: str, other: str, other_shape: tuple[int, ...]
-    ) -> None:
-        def positions(shape: tuple[int, ...]) -> tuple[int, ...]:
-            if len(shape) == 4:
-                return shape[2:] if len(own_shape) == len(other_shape) else (shape[2] * shape[3],)
-            return shape[1:-1]
-
-        for path, shape in ((f"network_g '{own}'", own_shape), (f"{network} '{other}'", other_shape)):
-            if len(shape) not in (3, 4):
-                raise ValueError(f"{path} gives {shape}; expected a map (B, C, H, W) or tokens (B, L, C)")
-        if positions(own_shape) != positions(other_shape):
-            raise ValueError(
-                f"the features of network_g '{own}' {own_shape} and of {network} '{other}' {other_shape} differ in "
-                f"height and width; choose modules at the same resolution"
-            )
+        for own, other in (pair for pattern in self._patterns for pair in pattern.match(networks)):
+            match = None if self.adapter == "raw" else Match(own.layout, other.layout, self.resize)
+            student, teacher = own.layout, other.layout
+            adapter = build_adapter(self.adapter, student.is_map, student.channels, teacher.channels, self.same_width)
+            self.adapters.append(adapter.to(networks.device))
+            self._pairs.append((own, other, match))
 
     def prepare(self, ctx: KDContext) -> None:
-        for _, network, _ in self._matched:
+        for network in dict.fromkeys(pattern.network for pattern in self._patterns):
             ctx.want(network)
 
     def matched_features(self, ctx: KDContext) -> Iterator[tuple[Tensor, Tensor]]:
-        """The pairs of this batch, (adapted student feature, teacher feature), of the same shape."""
-        for adapter, (own, network, other) in zip(self.adapters, self._matched):
-            yield same_layout(adapter(ctx.run("g").features[own]), ctx.run(network).features[other])
+        """The pairs of this batch, (student feature, teacher feature), one row for each image.
+
+        Yields:
+            Maps ``(B, C, H, W)`` or tokens ``(B, L, C)`` of one shape, the student's adapted, the teacher's without
+            gradients; of one shape but for C where the term does not compare channel by channel and there is no
+            adapter. With ``adapter: raw``, each in its own canonical form.
+        """
+        for adapter, (own, other, match) in zip(self.adapters, self._pairs):
+            student, teacher = own.read(ctx), other.read(ctx).detach()
+            yield match.align(student, teacher, adapter) if match else (student, teacher)
 
     def wiring(self) -> list[dict[str, Any]]:
-        return self._rows
+        rows = []
+        for adapter, (own, other, match) in zip(self.adapters, self._pairs):
+            notes = [] if isinstance(adapter, nn.Identity) else [type(adapter).__name__]
+            notes += match.notes() if match else ["raw", *describe_layouts(own.layout, other.layout)]
+            rows.append(
+                {
+                    "student": own.name,
+                    "student_shape": own.layout.shape,
+                    "network": other.network,
+                    "module": other.name,
+                    "module_shape": other.layout.shape,
+                    "adapter": ", ".join(notes) or "–",
+                }
+            )
+        return rows

@@ -54,7 +54,8 @@ class FeatureTaps:
     """Records, and on request replaces, the outputs of chosen modules while :meth:`recording` is active.
 
     There is one permanent forward hook for each tapped module, so that a network may be compiled once its modules are
-    tapped, and is compiled once for each way in which it is then recorded.
+    tapped. PyTorch then compiles it once without recording, once with, and once for each set of replaced names; past
+    its limit of 8 it warns and runs further ones uncompiled.
 
     Some networks change a tensor in place after the module that made it (an in-place activation after a tapped
     convolution). A recording that watches for it detects this, and such features are copied from then on.
@@ -170,8 +171,8 @@ class FeatureTaps:
             return
         if any(_name(path, key) in self._ever_replaced for key in keys):
             raise RuntimeError(
-                f"{self.label}: an output of '{path}' has been replaced, and the backward pass now recomputes it, which "
-                f"would give wrong gradients; switch activation checkpointing off in this network (use_checkpoint: false)"
+                f"{self.label}: an output of '{path}' has been replaced, and the backward pass recomputes it, so the "
+                f"gradients would be wrong; switch activation checkpointing off in this network (use_checkpoint: false)"
             )
 
     @contextmanager
@@ -182,7 +183,7 @@ class FeatureTaps:
 
         Args:
             watch: Whether to notice features that are changed in place afterwards; from the end of the block on, those
-                are copied when they are recorded.
+                are copied when they are recorded. Compiled code does not show such changes: watch before compiling.
             replace: Name of a tap → what the network is to continue from in place of that output, of the same shape.
                 It is what is recorded there, and gradients flow to it.
 

@@ -225,8 +225,7 @@ def _check_networks_of_term(report: Reporter, key: Key, term: Section, names: li
     }
     pairs = term.get("pairs")
     for index, pair in enumerate(pairs if isinstance(pairs, list) else []):
-        if isinstance(pair, dict):
-            wanted["pairs", index] = pair.get("network", "t")
+        wanted["pairs", index] = pair.get("network", "t") if isinstance(pair, dict) else "t"
     known = ", ".join(f"network_{name}" for name in names)
     for where, network in wanted.items():
         if isinstance(network, str) and network not in names:

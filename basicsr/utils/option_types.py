@@ -123,7 +123,7 @@ def _describe(annotation: Any, plural: bool) -> str:
         return ("one of " if len(args) > 1 else "") + ", ".join(map(shown, args))
     if inspect.isclass(annotation) and issubclass(annotation, Enum):
         return "one of " + ", ".join(shown(member.value) for member in annotation)
-    if annotation in _DICTS or origin in _DICTS or (inspect.isclass(annotation) and issubclass(annotation, BaseModel)):
+    if origin in _DICTS or (inspect.isclass(annotation) and issubclass(annotation, (abc.Mapping, BaseModel))):
         return "sections" if plural else "a section"
     if annotation in _LISTS or origin in _LISTS:
         noun = "lists" if plural else "a list"

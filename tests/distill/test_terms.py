@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from basicsr.distill import build_term
-from basicsr.distill.adapters import build_adapter
 from basicsr.distill.context import KDContext, Pass
 from basicsr.distill.frozen import FrozenNetwork
 from basicsr.distill.term import Schedule
@@ -59,69 +58,6 @@ def test_teacher_gets_no_gradient_and_runs_once():
     teacher = ctx._frozen["t"].net
     assert teacher.image.grad is None
     assert teacher.calls == 1
-
-
-def fitnets(student, teacher, adapter):
-    """A FitNets term wired by hand: student feature 'f' meets the teacher's 'inner'."""
-    term = build_term("x", {"type": "FitNets", "pairs": [{"student": "f", "teacher": "inner"}]})
-    term.adapters.append(adapter)
-    term._matched.append(("f", "t", "inner"))
-    ctx = context(torch.zeros(1), teacher, {"f": student})
-    ctx._frozen["t"].taps.add("inner")
-    return term(ctx)
-
-
-def test_fitnets_value_on_maps():
-    student = torch.tensor([[[[1.0, 2.0]]]])  # (1, 1, 1, 2)
-    teacher = torch.tensor([[[[1.0, 1.0]], [[0.0, 5.0]]]])  # (1, 2, 1, 2)
-    adapter = build_adapter("auto", (1, 1, 1, 2), 2)
-    with torch.no_grad():
-        adapter.weight.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1, 1))
-        adapter.bias.copy_(torch.tensor([0.0, -1.0]))
-    # adapted: channel 0 = 1, 2; channel 1 = 1, 3. squared differences: 0, 1, 1, 4
-    assert fitnets(student, teacher, adapter).item() == pytest.approx(6 / 4)
-
-
-def test_fitnets_value_on_tokens_against_a_map():
-    teacher = torch.arange(12.0).view(1, 2, 2, 3)
-    tokens = teacher.flatten(2).transpose(1, 2) + 2  # (1, 6, 2), each element 2 away
-    assert fitnets(tokens, teacher, nn.Identity()).item() == pytest.approx(4.0)
-
-
-def test_fitnets_gradient_reaches_student_and_adapter():
-    torch.manual_seed(0)
-    student = torch.randn(1, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    teacher = torch.randn(1, 3, 2, 2, dtype=torch.float64)
-    adapter = build_adapter("auto", (1, 2, 2, 2), 3).double()
-    weight = adapter.weight
-    # the context keeps features of teachers in float32; that rounding is no part of the derivative
-    assert torch.autograd.gradcheck(lambda s, w: fitnets(s, teacher.float().double(), adapter), [student, weight])
-
-
-@pytest.mark.parametrize(
-    ("shape", "width", "kind", "expected"),
-    [
-        ((1, 8, 4, 4), 8, "auto", nn.Identity),
-        ((1, 8, 4, 4), 6, "auto", nn.Conv2d),
-        ((1, 16, 8), 6, "auto", nn.Linear),
-        ((1, 8, 4, 4), 8, "conv", nn.Conv2d),
-    ],
-)
-def test_adapter_choice(shape, width, kind, expected):
-    assert type(build_adapter(kind, shape, width)) is expected
-
-
-@pytest.mark.parametrize(
-    ("shape", "kind", "message"),
-    [
-        ((1, 8, 4, 4), "none", "adapter: none, but the student's feature has 8 channels and the teacher's 6"),
-        ((1, 8, 4, 4), "linear", "adapter: linear does not fit a map"),
-        ((1, 16, 8), "conv", "adapter: conv does not fit tokens"),
-    ],
-)
-def test_adapter_refusals(shape, kind, message):
-    with pytest.raises(ValueError, match=message):
-        build_adapter(kind, shape, 6)
 
 
 @pytest.mark.parametrize(

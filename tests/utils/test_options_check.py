@@ -174,6 +174,23 @@ WRONG = [
     ("train.scheduler.milestones", 5, "train.scheduler.milestones: must be a list of integers, not 5"),
     ("train.pixel_opt.reduction", "avg", "must be one of 'none', 'mean', 'sum', not 'avg'"),
     ("train.kd_opt", [], "train.kd_opt: must be a section"),
+    (
+        "train.kd_opt.f",
+        {"type": "FitNets", "pairs": [["a", "b"], ["a"]]},
+        "f.pairs.1: must be a section or a list of 2 strings or lists of strings, not ['a']",
+    ),
+    ("train.kd_opt.f", {"type": "FitNets", "pairs": []}, "FitNets cannot be built with these options: pairs is empty"),
+    (
+        "train.kd_opt.f",
+        {"type": "FitNets", "pairs": [{"student": "a", "teacher": "b", "layout": {"student": "nhcw"}}]},
+        "f.pairs.0.layout.student: must be one of 'auto', 'nchw', 'nhwc', 'tokens', not 'nhcw'; did you mean",
+    ),
+    (
+        "train.kd_opt.f",
+        {"type": "FitNets", "pairs": [["a", "b"]], "layout": 3},
+        "f.layout: must be one of 'auto', 'nchw', 'nhwc', 'tokens' or a section, not 3",
+    ),
+    ("train.kd_opt.f", {"type": "FitNets", "pairs": [["a", "b"]], "resize": "both"}, "f.resize: must be one of 'none'"),
     ("val.metrics.psnr.crop_border", "2", "val.metrics.psnr.crop_border: must be an integer, not '2'"),
     ("logger.print_freq", 0, "logger.print_freq: must be an integer ≥ 1, not 0"),
     ("dist_params.port", 0, "dist_params.port: must be an integer ≥ 1 and ≤ 65535 or ~, not 0"),
@@ -213,6 +230,28 @@ MISSING = [
 def test_what_is_wrong_is_told(opt, path, value, sentence):
     put(opt, path, value)
     assert any(sentence in problem for problem in problems(opt)), problems(opt)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pairs": [["a", "b"], [["a", "c"], "b.[01]"], {"student": ["a"], "teacher": "b", "network": "his"}]},
+        {"pairs": [{"student": "a", "teacher": "b#1", "layout": "nhwc"}], "adapter": "raw"},
+        {"pairs": [{"student": "a", "teacher": "b", "layout": {"teacher": "tokens"}}], "layout": {"student": "nchw"}},
+        {"pairs": [["a", "b"]], "adapter": "linear", "resize": "teacher"},
+    ],
+)
+def test_pairs_of_features(opt, options):
+    opt["network_his"] = EDSR
+    opt["train"]["kd_opt"]["f"] = {"type": "FitNets", **options}
+    assert check_options(opt, Marks(), True) == []
+
+
+def test_a_pair_that_names_no_teacher_means_network_t(opt):
+    opt["train"]["kd_opt"] = {"f": {"type": "FitNets", "pairs": [["a", "b"]]}}
+    opt["path"] = {}
+    del opt["network_t"], opt["runtime"]
+    assert any("train.kd_opt.f.pairs.0: network_t is not defined" in problem for problem in problems(opt))
 
 
 @pytest.mark.parametrize(("path", "sentence"), MISSING)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import Field
 from torch import nn
+from typing_extensions import TypedDict
 
 from basicsr.utils.option_schema import Iterations
 from basicsr.utils.option_types import describe, fits, shown
@@ -15,6 +16,13 @@ from basicsr.utils.option_types import describe, fits, shown
 
 class Colour(Enum):
     RED = "red"
+
+
+class Size(TypedDict):
+    width: int
+
+
+LIST_OF_SIZES = "a list of sections or lists of 2 strings"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +41,8 @@ class Colour(Enum):
         (Sequence[float], [[1, 2.5]], ["ab", {"a": 1}], "a list of numbers"),
         (int | Sequence[int], [3, [3, 4]], ["3", [3.5]], "an integer or a list of integers"),
         (dict[str, float], [{}, {"a": 1}], [{"a": "b"}, [1]], "a section"),
+        (Size, [{"width": 1}], [{"width": "1"}, [1]], "a section"),
+        (list[Size | tuple[str, str]], [[], [{"width": 1}, ["a", "b"]]], [[["a"]], [3]], LIST_OF_SIZES),
         (Literal["l1", "l2"], ["l1"], ["l3", 1, None], "one of 'l1', 'l2'"),
         (Literal["auto"] | Annotated[int, Field(ge=0)], ["auto", 0], ["gpu", -1], "'auto' or an integer ≥ 0"),
         (Annotated[float, Field(gt=0, le=1)], [0.1, 1], [0, 1.1, -1], "a number > 0 and ≤ 1"),
