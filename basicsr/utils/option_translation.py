@@ -126,10 +126,13 @@ def criterion_of(loss: Mapping[str, Any]) -> str:
         ValueError: If there is none; says what is expected.
     """
     criterion = _CRITERIA.get(loss.get("type"))
-    further = loss.keys() - {"type", "loss_weight", "reduction"}
-    if criterion is None or further or loss.get("reduction", "mean") != "mean":
-        reason = f"'{min(further)}' has no counterpart" if criterion and further else f"found {dict(loss)}"
-        raise ValueError(
-            f"expected L1Loss, MSELoss or CharbonnierLoss with loss_weight, reduction: mean and no more; {reason}"
-        )
-    return criterion
+    further = sorted(str(name) for name in loss.keys() - {"type", "loss_weight", "reduction"})
+    if criterion is not None and not further and loss.get("reduction", "mean") == "mean":
+        return criterion
+    if criterion is None:
+        found = loss.get("type")
+    else:
+        found = f"with {further[0]}" if further else f"reduction: {loss['reduction']}"
+    raise ValueError(
+        f"expected L1Loss, MSELoss or CharbonnierLoss with loss_weight, reduction: mean and no more, not {found}"
+    )
