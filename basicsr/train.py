@@ -27,7 +27,7 @@ from basicsr.engine.training_loop import TrainingLoop
 from basicsr.models import build_model
 from basicsr.utils.logger import get_env_info, get_root_logger, init_tb_logger, init_wandb_logger
 from basicsr.utils.misc import get_time_str, make_exp_dirs, mkdir_and_rename
-from basicsr.utils.options import copy_opt_file, dict2str, parse_options
+from basicsr.utils.options import dict2str, parse_options
 
 
 def init_tb_loggers(opt: dict) -> Any:
@@ -104,7 +104,7 @@ def prepare_run(opt: dict, args: Any) -> tuple[Any, dict | None]:
             os.makedirs(opt["path"][key], exist_ok=True)
     if opt["dist"]:
         dist.barrier()  # the folders exist from here on
-    copy_opt_file(args.opt, opt["path"]["experiments_root"])
+    args.record.keep_in(opt["path"]["experiments_root"])
     logger = get_root_logger(log_file=osp.join(opt["path"]["log"], f"train_{opt['name']}_{get_time_str()}.log"))
     logger.info(get_env_info())
     logger.info(dict2str(opt))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Literal
 
 from pydantic import Field
 
 from basicsr.utils import option_schema as schema
+from basicsr.utils.option_translation import Translation, criterion_of
+from basicsr.utils.option_yaml import Marks
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from .kd_model import KDModel
@@ -44,7 +45,9 @@ class DCKDModel(KDModel):
     log has the released names. What the paper defines otherwise is set with ``KDModel`` and ``train.kd_opt``.
     """
 
-    class TrainOptions(KDModel.TrainOptions):
+    TrainOptions = KDModel.TrainOptions
+
+    class DialectOptions(schema.Section):
         """Options of ``train`` in DCKD's files; the defaults are the released code's."""
 
         logits_opt: schema.LossOptions | None = None
@@ -52,64 +55,91 @@ class DCKDModel(KDModel):
         lcr_opt: schema.LossOptions | None = None
         """L1 of the student's output and the teacher's for an augmented input; logged as `l_lcr`."""
         noisy: NoisyOptions | None = None
+        """The augmentation of `lcr_opt`."""
         cl_opt: ContrastOptions | None = None
         """Dynamic contrastive regularisation; logged as `l_cl`."""
         ce_opt: CategoryOptions | None = None
         """Distribution mapping; logged as `l_ce`."""
         num_neg: int = Field(4, ge=0)
+        """Degraded copies of the input among the negatives of `cl_opt`."""
         update_decay: float = Field(0.1, ge=0, le=1)
+        """What the history network keeps of itself at an update."""
         step: list[int] = [1000]
+        """Iterations between updates of the history network, for each 100,000 iterations."""
         gaussian_blur_prob: float = Field(1.0, ge=0, le=1)
         resize_prob: float = Field(0.0, ge=0, le=1)
         gaussian_noise_prob: float = Field(0.0, ge=0, le=1)
         gray_noise_prob: float = Field(0.0, ge=0, le=1)
 
     def __init__(self, opt: dict) -> None:
-        super().__init__(translate(opt) if opt["is_train"] else opt)
+        super().__init__(self.translate(opt))  # options that were not read from a file may still be in the dialect
+
+    @staticmethod
+    def translate(opt: dict, marks: Marks | None = None) -> dict:
+        """DCKD's options with terms of ``train.kd_opt`` in place of its own sections.
+
+        Args:
+            opt: The options; they are left as they are. What is in our form already stays unchanged.
+            marks: Where they were written; learns what the terms were written as.
+
+        Raises:
+            OptionError: If the options ask for what the release does not do, or give a term twice.
+        """
+        words = Translation(opt, marks)
+        history = words.take(("network_his",))
+        if history not in (None, True, False):
+            words.refuse(("network_his",), "must be true or false: the history network is a copy of network_g")
+        _translate_outputs(words)
+        _translate_encodings(words, bool(history))
+        return words.result()
 
 
-def translate(opt: dict) -> dict:
-    """DCKD's training options with ``train.kd_opt`` in place of its own sections.
-
-    Raises:
-        ValueError: If the options ask for what the release does not do.
-    """
-    opt = deepcopy(opt)
-    train = opt["train"]
-    has_history = opt.pop("network_his", None)
-    terms = dict(train.get("kd_opt") or {})
-    logits, lcr, contrast, category = (train.pop(f"{key}_opt", None) for key in ("logits", "lcr", "cl", "ce"))
-    noisy = train.pop("noisy", None) or {}
+def _translate_outputs(words: Translation) -> None:
+    """The terms that compare images."""
+    logits, lcr, noisy = (words.take(("train", key)) for key in ("logits_opt", "lcr_opt", "noisy"))
     if logits:
-        terms["ts"] = {"type": "LogitsKD", "criterion": _criterion(logits, "logits_opt"), **_weight(logits)}
+        source = ("train", "logits_opt")
+        criterion = _criterion(words, logits, source)
+        term = {"type": "LogitsKD", "criterion": criterion, **_weight(logits)}
+        words.put(("train", "kd_opt", "ts"), term, source, {"criterion": (*source, "type")})
     if lcr:
-        if _criterion(lcr, "lcr_opt") != "l1":
-            raise ValueError(f"train.lcr_opt.type: expected L1Loss, not {lcr['type']}")
-        terms["lcr"] = {"type": "LCR", "prob": noisy.get("prob", 0.5), **_weight(lcr)}
+        source = ("train", "lcr_opt")
+        if _criterion(words, lcr, source) not in ("l1", None):
+            words.refuse((*source, "type"), f"expected L1Loss, not {lcr['type']}")
+        term = {"type": "LCR", "prob": (noisy or {}).get("prob", 0.5), **_weight(lcr)}
+        words.put(("train", "kd_opt", "lcr"), term, source, {"prob": ("train", "noisy", "prob")})
+
+
+def _translate_encodings(words: Translation, has_history: bool) -> None:
+    """The terms that compare what the encoder makes of the images."""
+    contrast, category = (words.take(("train", key)) for key in ("cl_opt", "ce_opt"))
+    fields = DCKDModel.DialectOptions.model_fields
     degradation = ("gaussian_blur_prob", "resize_prob", "gaussian_noise_prob", "gray_noise_prob")
-    defaults = {key: field.default for key, field in DCKDModel.TrainOptions.model_fields.items()}
-    history = {key: train.pop(key, defaults[key]) for key in ("num_neg", "update_decay", "step", *degradation)}
+    negatives = {}
+    for key in ("num_neg", "update_decay", "step", *degradation):
+        given = words.has(("train", key))
+        negatives[key] = words.take(("train", key)) if given else fields[key].get_default()
     if contrast:
+        source = ("train", "cl_opt")
         if not has_history:
-            raise ValueError("train.cl_opt needs a history network: add `network_his: true`")
-        terms["cl"] = {"type": "DCR", "distance": contrast.get("d_func", "L1"), **history, **_weight(contrast)}
+            words.refuse(source, "needs a history network: add `network_his: true`")
+        term = {"type": "DCR", "distance": contrast.get("d_func", "L1"), **negatives, **_weight(contrast)}
         if contrast.get("weights"):
-            terms["cl"]["weights"] = contrast["weights"]
+            term["weights"] = contrast["weights"]
+        parts = {"distance": (*source, "d_func"), **{key: ("train", key) for key in negatives}}
+        words.put(("train", "kd_opt", "cl"), term, source, parts)
     if category:
-        terms["ce"] = {"type": "DMM", "student_side": "release", **_weight(category)}
-    train["kd_opt"] = terms
-    return opt
+        term = {"type": "DMM", "student_side": "release", **_weight(category)}
+        words.put(("train", "kd_opt", "ce"), term, ("train", "ce_opt"))
 
 
 def _weight(options: dict) -> dict:
     return {"loss_weight": options.get("loss_weight", 1.0)}
 
 
-def _criterion(options: dict, key: str) -> str:
-    criterion = {"L1Loss": "l1", "MSELoss": "l2", "CharbonnierLoss": "charbonnier"}.get(options["type"])
-    extra = options.keys() - {"type", "loss_weight", "reduction"}
-    if criterion is None or extra or options.get("reduction", "mean") != "mean":
-        raise ValueError(
-            f"train.{key}: expected L1Loss, MSELoss or CharbonnierLoss with loss_weight, reduction: mean and no more"
-        )
-    return criterion
+def _criterion(words: Translation, loss: dict, source: tuple[str, str]) -> str | None:
+    try:
+        return criterion_of(loss)
+    except ValueError as error:
+        words.refuse(source, str(error))
+        return None

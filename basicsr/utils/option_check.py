@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -12,14 +12,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from typing_extensions import is_typeddict
 
 from .option_cross_check import cross_check
-from .option_schema import DatasetOptions, Options, Registered, Section, SupervisedLossOptions, TrainOptions
+from .option_schema import DatasetOptions, Options, Registered, Section, SupervisedLossOptions
 from .option_shape import (
     KeySpec,
     Shape,
     all_registered,
+    declares_its_keys,
     find_registered,
     shape_of_model,
     shape_of_registered,
+    shape_of_training,
     shape_of_typed_dict,
 )
 from .option_trial import Refused, try_to_build
@@ -45,7 +47,13 @@ class Report:
         self.notices.append(f"{self.marks.label(key)}: {text}")
 
 
-def check_options(opt: Mapping[str, Any], marks: Marks, is_train: bool, check_files: bool = False) -> list[str]:
+def check_options(
+    opt: Mapping[str, Any],
+    marks: Marks,
+    is_train: bool,
+    check_files: bool = False,
+    found_before: Sequence[str] = (),
+) -> list[str]:
     """Check an option file's content.
 
     The signature of a registered class is the schema of the section that names it; our own sections are declared in
@@ -58,6 +66,7 @@ def check_options(opt: Mapping[str, Any], marks: Marks, is_train: bool, check_fi
         marks: Where each option was written.
         is_train: Whether they are to be used for training.
         check_files: Whether data folders and weights must exist.
+        found_before: Problems that are known already; they are raised together with those that are found here.
 
     Returns:
         The notices.
@@ -65,15 +74,15 @@ def check_options(opt: Mapping[str, Any], marks: Marks, is_train: bool, check_fi
     Raises:
         OptionError: With every problem.
     """
-    report = Report(marks)
+    report = Report(marks, list(found_before))
     recipe = _find(report, "model", opt.get("model_type"), ("model_type",))
-    further: Further = "problem" if recipe is not None and "TrainOptions" in vars(recipe) else "notice"
+    further: Further = "problem" if recipe is not None and declares_its_keys(recipe) else "notice"
     shape = shape_of_model(Options)
     shape.keys["datasets"] = KeySpec(Any)  # reported below when missing
     rest = {name: value for name, value in opt.items() if name not in ("train", "datasets")}
     _check_section(report, (), rest, shape, further)
     if opt.get("train") is not None:
-        _check_train(report, opt["train"], getattr(recipe, "TrainOptions", TrainOptions), further)
+        _check_train(report, opt["train"], shape_of_training(recipe), further)
     _check_datasets(report, opt.get("datasets"), is_train)
     cross_check(report, opt, is_train, check_files)
     if report.problems:
@@ -81,11 +90,25 @@ def check_options(opt: Mapping[str, Any], marks: Marks, is_train: bool, check_fi
     return report.notices
 
 
-def _check_train(report: Report, train: Any, model: type[Section], further: Further) -> None:
+def section_problems(section: Mapping[Any, Any], key: Key, model: type[Section], marks: Marks) -> list[str]:
+    """What is wrong with those keys of a section that a model declares; all others are passed over.
+
+    Args:
+        section: The section.
+        key: The way to it.
+        model: The declaration.
+        marks: Where each option was written.
+    """
+    report, shape = Report(marks), shape_of_model(model)
+    declared = {name: value for name, value in section.items() if shape.find(name) is not None}
+    _check_section(report, key, declared, shape, "problem")
+    return report.problems
+
+
+def _check_train(report: Report, train: Any, shape: Shape, further: Further) -> None:
     if not isinstance(train, dict):
         report.problem(("train",), f"must be a section, not {shown(train)}")
         return
-    shape = shape_of_model(model)
     further_losses = {  # any section `<name>_opt` that names a loss is one more supervised loss
         name: section
         for name, section in train.items()

@@ -20,9 +20,16 @@ from .option_schema import (
     Registered,
     SchedulerOptions,
     Section,
-    TrainOptions,
 )
-from .option_shape import Shape, all_registered, shape_of_model, shape_of_registered, shape_of_typed_dict
+from .option_shape import (
+    Shape,
+    all_registered,
+    declares_its_keys,
+    shape_of_model,
+    shape_of_registered,
+    shape_of_training,
+    shape_of_typed_dict,
+)
 from .option_types import yaml_type
 
 _KINDS = (NetworkOptions, LossOptions, KDTermOptions, OptimizerOptions, SchedulerOptions, MetricOptions)
@@ -128,8 +135,7 @@ class _Builder:
     def training_of_each_recipe(self) -> list[dict[str, Any]]:
         rules = []
         for name, target in sorted(all_registered("model").items()):
-            declared = getattr(target, "TrainOptions", TrainOptions)
-            train = self.object(shape_of_model(declared), closed="TrainOptions" in vars(target))
+            train = self.object(shape_of_training(target), closed=declares_its_keys(target))
             condition = {"properties": {"model_type": {"const": name}}, "required": ["model_type"]}
             rules.append({"if": condition, "then": {"properties": {"train": train}}})
         return rules

@@ -53,6 +53,6 @@ def _rename(name: str, key: Key, section: dict[str, Any], old: str, marks: Marks
             return []
         target[last] = section.pop(old)
         new_key = (*key, *inner, last)
-        marks[new_key] = marks.where((*key, old))
+        marks.carry(new_key, (*key, old))
         return [f"{label} is the older spelling of {dotted(new_key)} and is read as that"]
     return []

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from typing_extensions import NotRequired, Required
 
-from .option_schema import Section
+from .option_schema import Section, TrainOptions
 from .registry import ARCH_REGISTRY, DATASET_REGISTRY, KD_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 
@@ -65,6 +65,20 @@ def shape_of_model(model: type[Section]) -> Shape:
     for parent in reversed(model.__mro__):
         patterns |= parent.__dict__.get("patterns", {})
     return Shape(keys, patterns)
+
+
+def declares_its_keys(target: Any) -> bool:
+    """Whether a recipe declares the keys of `train` itself; one that does not may read further keys of its own."""
+    return "TrainOptions" in vars(target)
+
+
+def shape_of_training(recipe: Any) -> Shape:
+    """The keys that `train` may hold for a recipe, None for an unknown one: its own and those of its dialect."""
+    shape = shape_of_model(getattr(recipe, "TrainOptions", TrainOptions))
+    dialect = getattr(recipe, "DialectOptions", None)
+    if dialect is not None:
+        shape.keys |= shape_of_model(dialect).keys
+    return shape
 
 
 def shape_of_typed_dict(target: type) -> Shape:

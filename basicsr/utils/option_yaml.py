@@ -38,10 +38,32 @@ class OptionError(ValueError):
 
 
 class Marks(dict[Key, str]):
-    """Where each option was written: ``options/x.yml:12`` or ``--force_yml``, by the way to the option."""
+    """Where each option was written: ``options/x.yml:12`` or ``--force_yml``, by the way to the option.
+
+    An option that was translated from another spelling is known by its new name too, and messages about it name what
+    the user wrote.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._written: dict[Key, Key] = {}
+
+    def carry(self, new: Key, old: Key) -> None:
+        """From now on ``new`` means what was written as ``old``, and what is below ``new`` what is below ``old``."""
+        self._written[new] = self.written(old)
+
+    def written(self, key: Key) -> Key:
+        """An option as the user wrote it: itself, or what it was translated from."""
+        for end in range(len(key), -1, -1):
+            if key[:end] in self._written:
+                old = self._written[key[:end]]
+                # what the translation has added to a section was not written anywhere
+                return (*old, *key[end:]) if (*old, *key[end:]) in self else old
+        return key
 
     def where(self, key: Key) -> str:
         """The place of an option, or of the nearest section around it that has one; '' if none has."""
+        key = self.written(key)
         for end in range(len(key), -1, -1):
             if key[:end] in self:
                 return self[key[:end]]
@@ -50,7 +72,7 @@ class Marks(dict[Key, str]):
     def label(self, key: Key) -> str:
         """An option for a message: ``network_g.upscale (options/x.yml:12)``."""
         where = self.where(key)
-        name = dotted(key)
+        name = dotted(self.written(key))
         return f"{name} ({where})" if where else name
 
     def drop(self, key: Key) -> None:

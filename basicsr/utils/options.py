@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shlex
-import sys
-import time
 from os import path as osp
-from pathlib import Path
 from typing import Any
 
 from .dist_util import get_dist_info, init_dist, master_only
 from .misc import set_random_seed
 from .option_check import check_options
+from .option_dialect import translate_dialects
 from .option_files import import_modules, load_options
 from .option_legacy import modernise
-from .option_yaml import OptionError, dump_yaml, read_yaml, read_yaml_file
+from .option_record import OptionRecord
+from .option_yaml import OptionError, read_yaml, read_yaml_file
 
 __all__ = ["OptionError", "copy_opt_file", "dict2str", "load_options", "parse_options", "read_options", "yaml_load"]
 
@@ -52,7 +50,9 @@ def read_options(
     is_train: bool | None = None,
     check_files: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Load an option file, import what it names, and check it; nothing is built and no process group is started.
+    """Load an option file, import what it names, translate other spellings into ours, and check the result.
+
+    Nothing is built and no process group is started.
 
     Args:
         path: The option file.
@@ -61,7 +61,7 @@ def read_options(
         check_files: Whether data folders and weights must exist.
 
     Returns:
-        The options, and notices: sentences on what was accepted but deserves a look.
+        The options in our form, and notices: sentences on what was accepted but deserves a look.
 
     Raises:
         OptionError: With a sentence for everything that is wrong.
@@ -72,7 +72,8 @@ def read_options(
     if is_train is None:
         datasets = opt.get("datasets")
         is_train = isinstance(datasets, dict) and any(str(name).startswith("train") for name in datasets)
-    return opt, notices + check_options(opt, marks, is_train, check_files)
+    opt, more, problems = translate_dialects(opt, marks)
+    return opt, notices + more + check_options(opt, marks, is_train, check_files, problems)
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
@@ -84,13 +85,15 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any]
 
     Returns:
         The options, with ``dist``, ``rank``, ``world_size``, ``auto_resume``, ``is_train`` and the run's folders
-        filled in; and the arguments, with ``notices``: sentences for the log.
+        filled in; and the arguments, with ``notices``, sentences for the log, and ``record``, the options as they were
+        read, to be kept with the run.
 
     Raises:
         OptionError: With a sentence for everything that is wrong in the options.
     """
     args = _parser().parse_args()
     opt, args.notices = read_options(args.opt, args.force_yml, is_train, check_files=True)
+    args.record = OptionRecord.of(args.opt, opt)  # now: the run's folder may be renamed, and the file be in it
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -201,17 +204,11 @@ def _shorten_intervals(opt: dict[str, Any]) -> None:
 
 @master_only
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
-    """Keep the options with a run: the option file, headed by the time and the command, and the resolved options.
+    """Keep the options with a run, as :class:`OptionRecord` says, read anew with the command line's ``--force_yml``.
 
-    The resolved ones, ``<name>_resolved.yml``, have ``_base_`` merged and the command line's ``--force_yml`` applied,
-    so they are an option file that repeats the run by itself, but for a seed that was drawn.
+    This is BasicSR's function; train.py keeps what it has parsed.
     """
-    source = Path(opt_file)
-    command = shlex.join(sys.argv)
-    header = f"# Time: {time.asctime()}\n# Command: {command}\n\n"
-    target = Path(experiments_root) / source.name
-    target.write_text(header + source.read_text(encoding="utf-8-sig"), encoding="utf-8")
     overrides = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_force_argument(overrides)
-    opt, _ = load_options(opt_file, overrides.parse_known_args()[0].force_yml)
-    target.with_name(f"{source.stem}_resolved.yml").write_text(header + dump_yaml(opt), encoding="utf-8")
+    opt, _ = read_options(opt_file, overrides.parse_known_args()[0].force_yml)
+    OptionRecord.of(opt_file, opt).keep_in(experiments_root)

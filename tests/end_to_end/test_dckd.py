@@ -206,13 +206,13 @@ def test_what_is_refused_before_training(runner, released, change, message):
 
 def test_a_released_option_that_would_be_ignored_is_refused(runner, released):
     released["train"]["logits_opt"] |= {"type": "CharbonnierLoss", "eps": 1e-3}
-    with pytest.raises(ValueError, match="train.logits_opt: expected .* and no more"):
+    with pytest.raises(ValueError, match=r"train.logits_opt \(.*yml:\d+\): expected .* and no more, not with eps"):
         runner.train(released)
 
 
 def test_contrast_without_a_history_network(runner, released):
     released.pop("network_his")
-    with pytest.raises(ValueError, match="train.cl_opt needs a history network: add `network_his: true`"):
+    with pytest.raises(ValueError, match=r"train.cl_opt \(.*yml:\d+\): needs a history .* add `network_his: true`"):
         runner.train(released)
 
 

@@ -1,0 +1,60 @@
+"""Published spellings of options, read as ours before the check.
+
+A recipe that takes option files in a published dialect declares the dialect's keys of ``train``, and how options that
+hold them are translated::
+
+    class DCKDModel(KDModel):
+        class DialectOptions(option_schema.Section):
+            ce_opt: CategoryOptions | None = None
+
+        @staticmethod
+        def translate(opt, marks=None):
+            words = Translation(opt, marks)
+            category = words.take(("train", "ce_opt"))
+            if category:
+                words.put(("train", "kd_opt", "ce"), {"type": "DMM", ...}, ("train", "ce_opt"))
+            return words.result()
+
+``translate`` leaves its argument as it is, and options that are in our form already unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .option_check import section_problems
+from .option_forks import translate_forks
+from .option_report import section_of
+from .option_shape import find_registered
+from .option_translation import Translation
+from .option_yaml import Marks, OptionError
+
+
+def translate_dialects(opt: dict[str, Any], marks: Marks) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Translate private forks' keys and the recipe's dialect.
+
+    Where the dialect's own keys are wrong, or cannot be translated, they stay as they are.
+
+    Args:
+        opt: The options, with the user's modules imported; they are left as they are.
+        marks: Where each option was written; learns what the translated ones were written as.
+
+    Returns:
+        The options in our form; notices; and what was found to be wrong with what was translated. (The check of
+        options knows the keys of dialects, and says what is wrong with those that were not.)
+    """
+    try:
+        recipe = find_registered("model", opt.get("model_type", ""))
+    except (KeyError, TypeError):
+        return opt, [], []  # the check says what is wrong with `model_type`
+    words = Translation(opt, marks)
+    notices, problems = translate_forks(words, recipe), words.problems
+    opt = words.opt
+    dialect = getattr(recipe, "DialectOptions", None)
+    if dialect is None or section_problems(section_of(opt, "train"), ("train",), dialect, marks):
+        return opt, notices, problems
+    try:
+        opt = recipe.translate(opt, marks)
+    except OptionError as error:
+        problems = problems + error.problems
+    return opt, notices, problems

@@ -1,0 +1,77 @@
+"""Private forks' keys (``network_g_teacher``, ``distill_opt``, ``distill_weight``), read as ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .option_check import section_problems
+from .option_report import section_of
+from .option_schema import LossOptions, Section
+from .option_shape import declares_its_keys, shape_of_training
+from .option_translation import Translation, criterion_of
+from .option_yaml import Key, dotted
+
+
+class ForkOptions(Section):
+    """The forks' keys of ``train``."""
+
+    distill_opt: LossOptions | None = None
+    """Distance of the student's and the teacher's output."""
+    distill_weight: float | None = None
+    """Factor of `distill_opt`; alone, the weight of an L1 distance."""
+
+
+_RENAMED: dict[Key, Key] = {
+    ("network_g_teacher",): ("network_t",),
+    ("path", "pretrain_network_g_teacher"): ("path", "pretrain_network_t"),
+    ("path", "strict_load_g_teacher"): ("path", "strict_load_t"),
+    ("path", "param_key_g_teacher"): ("path", "param_key_t"),
+}
+_LOSS, _WEIGHT, _TERM = ("train", "distill_opt"), ("train", "distill_weight"), ("train", "kd_opt", "distill")
+
+
+def translate_forks(words: Translation, recipe: Any) -> list[str]:
+    """Read the forks' keys as ``network_t`` and a term ``LogitsKD`` named ``distill``.
+
+    A recipe that reads such keys itself keeps them: one that declares them, or a plug-in that declares no keys and so
+    may read any.
+
+    Args:
+        words: The options.
+        recipe: The class that ``model_type`` names.
+
+    Returns:
+        A sentence for each of the keys.
+    """
+    declared = shape_of_training(recipe).keys.keys()
+    if not declares_its_keys(recipe) or not declared.isdisjoint(ForkOptions.model_fields):
+        given = [key for key in (*_RENAMED, _LOSS, _WEIGHT) if words.has(key)]
+        return [f"{words.marks.label(key)} is left to {recipe.__name__}, which may read it itself" for key in given]
+    notices = []
+    for old, new in _RENAMED.items():
+        if words.has(old):
+            notices.append(f"{words.marks.label(old)} is another spelling of {dotted(new)} and is read as that")
+            words.rename(old, new)
+    return notices + _translate_loss(words)
+
+
+def _translate_loss(words: Translation) -> list[str]:
+    train = section_of(words.opt, "train")
+    given = [key for key in (_LOSS, _WEIGHT) if key[-1] in train]
+    problems = section_problems(train, ("train",), ForkOptions, words.marks)
+    words.problems += problems
+    loss, weight = words.take(_LOSS), words.take(_WEIGHT)
+    if problems or not given:
+        return []
+    if _LOSS in given and loss is None:
+        return [f"{words.marks.label(key)} has no effect" for key in given]
+    loss = loss or {"type": "L1Loss"}
+    try:
+        term = {"type": "LogitsKD", "criterion": criterion_of(loss), "loss_weight": loss.get("loss_weight", 1.0)}
+    except ValueError as error:
+        words.refuse(_LOSS, str(error))
+        return []
+    if weight is not None:
+        term["loss_weight"] *= weight
+    words.put(_TERM, term, given[0], {"criterion": (*_LOSS, "type")})
+    return [f"{words.marks.label(key)} is read as part of {dotted(_TERM)}: {term}" for key in given]

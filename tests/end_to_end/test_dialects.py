@@ -1,0 +1,124 @@
+"""Options in a published spelling are kept with the run in our form, which repeats and resumes it."""
+
+import copy
+
+import pytest
+import torch
+
+from basicsr.archs import build_network
+from basicsr.cli import main
+from basicsr.utils.options import yaml_load
+
+VQGAN = {
+    "type": "VQGAN",
+    "embed_dim": 8,
+    "n_embed": 16,
+    "ddconfig": {
+        "ch": 32,
+        "ch_mult": [1, 1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [4],
+        "resolution": 16,
+        "z_channels": 8,
+    },
+}
+
+
+def save(network, path):
+    torch.manual_seed(0)
+    torch.save({"params": build_network(network).state_dict()}, path)
+    return str(path)
+
+
+@pytest.fixture
+def dckd(options, tmp_path):
+    """The tiny options in the form of the authors' files."""
+    options |= {"model_type": "DCKDModel", "network_his": True, "network_vqgan": VQGAN}
+    options["path"] = {"pretrain_network_vqgan": save(VQGAN, tmp_path / "vqgan.pth"), "param_key_vqgan": "params"}
+    del options["train"]["kd_opt"], options["val"]["metrics"]["ssim"]
+    options["train"] |= {
+        "logits_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+        "lcr_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+        "noisy": {"prob": 0.5},
+        "cl_opt": {"type": "ContrasLoss", "loss_weight": 0.1, "weights": [0.25, 0.5, 1.0]},
+        "num_neg": 1,
+        "step": [3],
+        "ce_opt": {"type": "CELoss", "loss_weight": 0.001, "reduction": "mean"},
+    }
+    return options
+
+
+@pytest.fixture
+def fork(options, tmp_path):
+    """The tiny options in a private fork's spelling."""
+    teacher = options.pop("network_t")
+    options["network_g_teacher"] = teacher
+    options["path"] = {
+        "pretrain_network_g_teacher": save(teacher, tmp_path / "t.pth"),
+        "strict_load_g_teacher": True,
+        "param_key_g_teacher": "params",
+    }
+    del options["train"]["kd_opt"], options["val"]["metrics"]["ssim"]
+    options["train"] |= {"distill_opt": {"type": "MSELoss", "loss_weight": 0.5}, "distill_weight": 0.3}
+    return options
+
+
+def weights(folder, iteration=12):
+    return torch.load(folder / "models" / f"net_g_{iteration}.pth", weights_only=True)
+
+
+def same_weights(one, other):
+    return all(
+        torch.equal(value, weights(other)[key][name]) for key, v in weights(one).items() for name, value in v.items()
+    )
+
+
+@pytest.mark.parametrize("spelling", ["dckd", "fork"])
+def test_the_resolved_file_repeats_and_resumes_the_run(runner, request, spelling, capsys):
+    options = request.getfixturevalue(spelling)
+    first = runner.train(copy.deepcopy(options), "--force_yml", "train:optim_g:lr=1e-3")
+    assert (first / "tiny.yml").read_text().endswith((runner.root / "tiny.yml").read_text()), "as the user wrote it"
+    kept = first / "tiny_resolved.yml"
+    resolved = yaml_load(kept)
+    assert resolved["train"]["kd_opt"].keys() == ({"ts", "lcr", "cl", "ce"} if spelling == "dckd" else {"distill"})
+    assert resolved["train"]["optim_g"]["lr"] == 1e-3
+    assert resolved["model_type"] == options["model_type"]
+    assert main(["check", "--data", str(kept)]) == 0
+    assert capsys.readouterr().out == f"{kept}: ok\n", "no notice"
+
+    again = runner.train({**resolved, "name": "again"})
+    assert same_weights(first, again)
+    assert yaml_load(again / "again_resolved.yml") == {**resolved, "name": "again"}
+
+    for path in ("models/net_g_12.pth", "models/net_g_latest.pth", "training_states/12.state"):
+        (again / path).unlink()
+    resumed = runner.train({**resolved, "name": "again"}, "--auto_resume")
+    assert "Resuming training from epoch: 1, iter: 8" in "".join(p.read_text() for p in resumed.glob("train_*.log"))
+    assert same_weights(first, resumed)
+
+
+def test_a_resolved_file_is_run_where_it_lies(runner, fork, monkeypatch):
+    """Its folder is renamed by the run that it starts."""
+    fork["train"] |= {"total_iter": 2}
+    folder = runner.train(fork)
+    kept = folder / "tiny_resolved.yml"
+    text = kept.read_text()
+    monkeypatch.setattr("sys.argv", ["train.py", "-opt", str(kept)])
+    from basicsr.train import train_pipeline
+
+    train_pipeline(str(runner.root))
+    assert len(list((runner.root / "experiments").glob("tiny_archived_*"))) == 1
+    assert kept.read_text().endswith(text)
+
+
+def test_a_forks_spelling_trains_as_ours(runner, fork):
+    ours = copy.deepcopy(fork)
+    ours["network_t"] = ours.pop("network_g_teacher")
+    ours["path"] = {key.replace("_g_teacher", "_t"): value for key, value in ours["path"].items()}
+    del ours["train"]["distill_opt"], ours["train"]["distill_weight"]
+    ours["train"]["kd_opt"] = {"distill": {"type": "LogitsKD", "criterion": "l2", "loss_weight": 0.15}}
+    one, other = runner.train(fork), runner.train({**ours, "name": "ours"})
+    assert same_weights(one, other)
+    log = "".join(path.read_text() for path in one.glob("train_*.log"))
+    assert "l_distill: " in log
+    assert "is another spelling of network_t and is read as that" in log
