@@ -32,6 +32,7 @@ class BaseModel(Validating):
         opt: The resolved options.
 
     Attributes:
+        streams: The training sets that each iteration draws a batch from: the names of their sections of ``datasets``.
         device: Where the networks are: ``cuda`` unless ``num_gpu`` is 0.
         optimizers, schedulers: All of them, in the order in which the training state keeps them.
         log_dict: The last iteration's scalars, still as tensors; :meth:`get_current_log` makes them numbers.
@@ -39,6 +40,8 @@ class BaseModel(Validating):
         validation_due: Whether the iteration is still to be validated; likewise.
         save_errors: Why files of the last :meth:`save` are missing; empty when all were written.
     """
+
+    streams: tuple[str, ...] = ("train",)
 
     def __init__(self, opt: dict) -> None:
         super().__init__()
