@@ -15,8 +15,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from basicsr.data import build_dataloader, build_dataset
-from basicsr.data.data_sampler import EnlargedSampler
-from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
+from basicsr.data.stream import TrainingStream, build_streams
 from basicsr.engine.host_memory import keep_freed_memory
 from basicsr.engine.launch import launch
 from basicsr.engine.peers import ending_together
@@ -42,50 +41,56 @@ def init_tb_loggers(opt: dict) -> Any:
     return None
 
 
-def create_train_val_dataloader(opt: dict, logger: Any) -> tuple:
-    """The loaders of all data sets.
+def create_streams(opt: dict, logger: Any) -> tuple[TrainingStream, ...]:
+    """The training sets that the recipe declares, in its order; what they are is logged."""
+    streams = build_streams(opt)
+    total_iters = int(opt["train"]["total_iter"])
+    for stream in streams:
+        images, steps = len(stream.sampler.dataset), len(stream.loader)
+        logger.info(
+            f"Training statistics{f' of {stream.name}' if len(streams) > 1 else ''}:\n"
+            f"\tNumber of train images: {images}\n"
+            f"\tDataset enlarge ratio: {stream.dataset_opt.get('dataset_enlarge_ratio', 1)}\n"
+            f"\tBatch size per gpu: {stream.dataset_opt['batch_size_per_gpu']}\n"
+            f"\tWorld size (gpu number): {opt['world_size']}\n"
+            f"\tRequire iter number per epoch: {steps}\n"
+            f"\tTotal epochs: {math.ceil(total_iters / steps)}; iters: {total_iters}."
+        )
+    return streams
 
-    Returns:
-        The training loader and its sampler, the validation loaders, and the numbers of epochs and of iterations.
-    """
-    train_loader, train_sampler, val_loaders = None, None, []
-    total_epochs = total_iters = 0
+
+def create_val_loaders(opt: dict, logger: Any) -> list[DataLoader]:
+    """The loaders of the validation sets."""
+    loaders = []
     for name, dataset_opt in opt["datasets"].items():
-        phase = dataset_opt["phase"]
-        dataset = build_dataset(dataset_opt)
-        if phase == "train":
-            ratio = dataset_opt.get("dataset_enlarge_ratio", 1)
-            train_sampler = EnlargedSampler(dataset, opt["world_size"], opt["rank"], ratio, opt["manual_seed"])
-            train_loader = build_dataloader(
-                dataset, dataset_opt, opt["num_gpu"], opt["dist"], train_sampler, opt["manual_seed"]
-            )
-            total_iters = int(opt["train"]["total_iter"])
-            total_epochs = math.ceil(total_iters / len(train_loader))
-            logger.info(
-                f"Training statistics:\n"
-                f"\tNumber of train images: {len(dataset)}\n"
-                f"\tDataset enlarge ratio: {ratio}\n"
-                f"\tBatch size per gpu: {dataset_opt['batch_size_per_gpu']}\n"
-                f"\tWorld size (gpu number): {opt['world_size']}\n"
-                f"\tRequire iter number per epoch: {len(train_loader)}\n"
-                f"\tTotal epochs: {total_epochs}; iters: {total_iters}."
-            )
-        elif phase == "val":
-            val_loaders.append(
+        if dataset_opt["phase"] == "val":
+            dataset = build_dataset(dataset_opt)
+            loaders.append(
                 build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], None, opt["manual_seed"])
             )
             logger.info(f"Number of val images/folders in {dataset_opt['name']}: {len(dataset)}")
-        else:
-            raise ValueError(f"datasets.{name}: in training a section is named train or val…, not '{phase}'")
-    return train_loader, train_sampler, val_loaders, total_epochs, total_iters
+        elif dataset_opt["phase"] != "train":
+            raise ValueError(
+                f"datasets.{name}: in training a section is named train… or val…, not '{dataset_opt['phase']}'"
+            )
+    return loaders
 
 
-def build_prefetcher(loader: DataLoader, opt: dict, logger: Any) -> CPUPrefetcher | CUDAPrefetcher:
-    """What hands batches to the training loop, by ``prefetch_mode``."""
-    if opt["datasets"]["train"].get("prefetch_mode") == "cuda" and opt["num_gpu"] != 0:
-        logger.info("Use cuda prefetch dataloader")
-        return CUDAPrefetcher(loader, opt)
-    return CPUPrefetcher(loader)
+def create_train_val_dataloader(opt: dict, logger: Any) -> tuple:
+    """The loaders of all data sets as BasicSR returns them, for a plug-in with a training loop of its own.
+
+    Returns:
+        The training loader and its sampler, the validation loaders, and the numbers of epochs and of iterations.
+
+    Raises:
+        ValueError: If the recipe has several training sets; :func:`create_streams` returns those.
+    """
+    streams = create_streams(opt, logger)
+    if len(streams) > 1:
+        raise ValueError(f"{opt['model_type']} has {len(streams)} training sets; take them from create_streams")
+    loader, total_iters = streams[0].loader, int(opt["train"]["total_iter"])
+    total_epochs = math.ceil(total_iters / len(loader))
+    return loader, streams[0].sampler, create_val_loaders(opt, logger), total_epochs, total_iters
 
 
 def prepare_run(opt: dict, args: Any) -> tuple[Any, dict | None]:
@@ -117,18 +122,17 @@ def train(opt: dict, args: Any, best: BestKeeper) -> None:
     """Build what the options describe, and train it."""
     tb_logger, resume_state = prepare_run(opt, args)
     logger = get_root_logger()
-    train_loader, sampler, val_loaders, _, _ = create_train_val_dataloader(opt, logger)
+    streams, val_loaders = create_streams(opt, logger), create_val_loaders(opt, logger)
     model = build_model(opt)
     if resume_state:
         model.resume_training(resume_state)
         logger.info(f"Resuming training from epoch: {resume_state['epoch']}, iter: {resume_state['iter']}.")
-    prefetcher = build_prefetcher(train_loader, opt, logger)
-    batch_size = train_loader.batch_size
     try:
         with StopSignals() as signals:
-            TrainingLoop(
-                opt, model, prefetcher, sampler, batch_size, val_loaders, tb_logger, best, signals, resume_state
-            ).run()
+            loop = TrainingLoop(opt, model, streams, val_loaders, tb_logger, best, signals)
+            if resume_state:
+                loop.resume(resume_state)
+            loop.run()
     finally:
         if tb_logger:
             tb_logger.close()

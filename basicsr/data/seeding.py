@@ -111,8 +111,8 @@ class SeededDataset(Dataset):
         return getattr(self.dataset, name)
 
 
-def mix_seed(*values: int) -> int:
-    """Mix integers into a seed of 64 bits; neighbouring inputs give unrelated seeds."""
+def mix_seed(*values: int | str) -> int:
+    """Mix integers and names into a seed of 64 bits; neighbouring inputs give unrelated seeds."""
     digest = hashlib.blake2b(",".join(map(str, values)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 

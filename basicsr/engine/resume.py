@@ -1,13 +1,15 @@
-"""Finding the training state to continue from."""
+"""Finding the training state to continue from, and the place in the training data that it was saved at."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from basicsr.data.stream import TrainingStream
 from basicsr.utils.dist_util import get_dist_info, get_roster
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
@@ -54,17 +56,64 @@ def find_resume_state(opt: dict) -> dict[str, Any] | None:
     return state
 
 
-def resume_position(state: dict[str, Any], world: int, epoch_length: int) -> int:
+def sampler_state(streams: Sequence[TrainingStream]) -> dict[str, Any]:
+    """Where the training data stand, for the key ``sampler`` of a training state.
+
+    Returns:
+        ``position`` in the epoch of the first stream, which is the epoch of the run; where there are several streams,
+        also ``streams``: name → ``{"epoch": …, "position": …}``.
+    """
+    state: dict[str, Any] = {"position": streams[0].position}
+    if len(streams) > 1:
+        state["streams"] = {s.name: {"epoch": s.epoch, "position": s.position} for s in streams}
+    return state
+
+
+def restore_streams(state: dict[str, Any], streams: Sequence[TrainingStream], world: int) -> None:
+    """Let every stream start where the training state was saved.
+
+    BasicSR's states have no ``sampler``: every stream starts at the beginning of the state's epoch.
+
+    Args:
+        state: The training state, maybe of a run with another number of ranks.
+        streams: The streams, before their first batch.
+        world: Number of ranks now.
+
+    Raises:
+        ValueError: If the state was made by a run with other streams.
+    """
+    sampler = state.get("sampler")
+    several = len(streams) > 1
+    if sampler:
+        saved, own = sampler.get("streams", {}), [stream.name for stream in streams] if several else []
+        if saved.keys() != set(own):
+            raise ValueError(
+                f"the training state holds the positions of {_named(saved)}, and the recipe draws from {_named(own)}; "
+                f"resume with the options of the run, or start a new run from its weights (path.pretrain_network_g)"
+            )
+    for stream in streams:
+        name = stream.name if several and sampler else None
+        epoch = state["epoch"] if name is None else sampler["streams"][name]["epoch"]
+        stream.start_at(epoch, resume_position(state, world, stream.sampler.num_samples, name))
+
+
+def resume_position(state: dict[str, Any], world: int, epoch_length: int, stream: str | None = None) -> int:
     """How many samples of its epoch each rank has consumed.
 
     Args:
         state: The training state, maybe of a run with another number of ranks.
         world: Number of ranks now.
         epoch_length: Samples of an epoch for each of them.
+        stream: Which of several training streams; None where there is a single one.
     """
-    position = (state.get("sampler") or {}).get("position", 0)
+    sampler = state.get("sampler") or {}
+    position = (sampler if stream is None else sampler["streams"][stream]).get("position", 0)
     saved_world = len(state.get("rng", [])) or world
     return position if saved_world == world else min(position * saved_world // world, epoch_length)
+
+
+def _named(streams: Collection[str]) -> str:
+    return f"the streams {', '.join(streams)}" if streams else "one stream"
 
 
 def _choose(opt: dict) -> str | None:

@@ -11,11 +11,10 @@ from typing import Any
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from basicsr.data.data_sampler import EnlargedSampler
-from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
+from basicsr.data.stream import TrainingStream
 from basicsr.utils.logger import AvgTimer, MessageLogger, get_root_logger
 
-from .resume import resume_position
+from .resume import restore_streams, sampler_state
 from .retention import BestKeeper
 from .signals import STOPPED, EvaluationStopped, RunStopped, StopSignals
 
@@ -26,46 +25,50 @@ class TrainingLoop:
     Args:
         opt: The options.
         model: The recipe; when resuming, with its state restored.
-        prefetcher: What hands out batches.
-        sampler: The order of the training data.
-        batch_size: Samples per batch and rank.
+        streams: The training data, as the recipe declares them.
         val_loaders: The validation sets.
         tb_logger: A TensorBoard writer, or None.
         best: Tells which weights to keep as the best.
         signals: Tells whether to stop.
-        resume_state: The state that the run continues from, or None.
     """
 
     def __init__(
         self,
         opt: dict,
         model: Any,
-        prefetcher: CPUPrefetcher | CUDAPrefetcher,
-        sampler: EnlargedSampler,
-        batch_size: int,
+        streams: tuple[TrainingStream, ...],
         val_loaders: list[DataLoader],
         tb_logger: Any,
         best: BestKeeper,
         signals: StopSignals,
-        resume_state: dict | None,
     ) -> None:
-        self.opt, self.model, self.prefetcher, self.sampler = opt, model, prefetcher, sampler
-        self.batch_size, self.val_loaders, self.tb_logger = batch_size, val_loaders, tb_logger
+        self.opt, self.model, self.streams = opt, model, streams
+        self.val_loaders, self.tb_logger = val_loaders, tb_logger
         self.best, self.signals = best, signals
         self.logger = get_root_logger()
         self.data_timer, self.iter_timer = AvgTimer(), AvgTimer()
         self.total_iters = int(opt["train"]["total_iter"])
         self.val_freq = (opt.get("val") or {}).get("val_freq")
-        self.epoch = self.iter = self.position = 0
+        self.iter = 0
         self.saved_iter: int | None = None
         self.validated_iter: int | None = None
-        if resume_state:
-            self.epoch, self.iter = resume_state["epoch"], resume_state["iter"]
-            self.position = resume_position(resume_state, opt["world_size"], sampler.num_samples)
-            # BasicSR's states do not say whether the validation of their iteration was still to come; it was.
-            if not resume_state.get("validation_due", True):
-                self.validated_iter = self.iter
-        self.message_logger = MessageLogger(opt, self.iter + 1, tb_logger)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the run: that of the stream that the recipe declares first."""
+        return self.streams[0].epoch
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Continue from a training state; to be called before :meth:`run`.
+
+        Raises:
+            ValueError: If the state was made by a run with other training sets.
+        """
+        self.iter = state["iter"]
+        restore_streams(state, self.streams, self.opt["world_size"])
+        # BasicSR's states do not say whether the validation of their iteration was still to come; it was.
+        if not state.get("validation_due", True):
+            self.validated_iter = self.iter
 
     def run(self) -> None:
         """Train to the end.
@@ -75,14 +78,13 @@ class TrainingLoop:
         """
         self.logger.info(f"Start training from epoch: {self.epoch}, iter: {self.iter}")
         start_time = time.time()
+        self.message_logger = MessageLogger(self.opt, self.iter + 1, self.tb_logger)
         hidden = self.opt["rank"] != 0 or not sys.stderr.isatty()
         try:
             with tqdm(total=self.total_iters, initial=self.iter, unit="it", disable=hidden) as bar:
                 if self.iter < self.total_iters and self._validation_due():
                     self.validate()  # the run ended before the validation of its last iteration did
-                while self.iter < self.total_iters:
-                    self.run_epoch(bar)
-                    self.epoch, self.position = self.epoch + 1, 0
+                self.run_iterations(bar)
             duration = datetime.timedelta(seconds=int(time.time() - start_time))
             self.logger.info(f"End of training. Time consumed: {duration}")
             self.logger.info("Save the latest model.")
@@ -94,18 +96,15 @@ class TrainingLoop:
         except EvaluationStopped:
             self.stop()
 
-    def run_epoch(self, bar: tqdm) -> None:
-        """Train for the rest of an epoch, or of the training."""
+    def run_iterations(self, bar: tqdm) -> None:
+        """Train to the last iteration."""
         model, frequencies = self.model, self.opt["logger"]
-        self.sampler.set_epoch(self.epoch)
-        self.sampler.set_position(self.position)
-        self.prefetcher.reset()
         self.data_timer.start()
         self.iter_timer.start()
-        while self.iter < self.total_iters and (batch := self.prefetcher.next()) is not None:
+        while self.iter < self.total_iters:
+            batch = self.next_batch()
             self.data_timer.record()
             self.iter += 1
-            self.position += self.batch_size
             model.update_learning_rate(self.iter, warmup_iter=self.opt["train"].get("warmup_iter", -1))
             model.feed_data(batch)
             model.optimize_parameters(self.iter)
@@ -122,6 +121,12 @@ class TrainingLoop:
                 self.stop()
             self.data_timer.start()
             self.iter_timer.start()
+
+    def next_batch(self) -> Any:
+        """What the recipe's ``feed_data`` takes: the stream's batch, or the batch of each stream by its name."""
+        if len(self.streams) == 1:
+            return self.streams[0].next()
+        return {stream.name: stream.next() for stream in self.streams}
 
     def log(self) -> None:
         """Print the iteration's line."""
@@ -160,7 +165,7 @@ class TrainingLoop:
             Whether everything was written; always true on ranks above 0, which write nothing.
         """
         model = self.model
-        model.sampler_state = {"position": self.position}
+        model.sampler_state = sampler_state(self.streams)
         model.validation_due = self._validation_due()
         model.save_errors.clear()
         model.save(epoch, current_iter)

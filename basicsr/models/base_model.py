@@ -33,6 +33,7 @@ class BaseModel(Validating):
 
     Attributes:
         trained: The suffixes of the networks that the recipe trains; every other ``network_<x>`` is frozen.
+        streams: The training sets that each iteration draws a batch from: the names of their sections of ``datasets``.
         device: Where the networks are: ``cuda`` unless ``num_gpu`` is 0.
         optimizers, schedulers: All of them, in the order in which the training state keeps them.
         log_dict: The last iteration's scalars, still as tensors; :meth:`get_current_log` makes them numbers.
@@ -42,6 +43,7 @@ class BaseModel(Validating):
     """
 
     trained: tuple[str, ...] = ("g",)
+    streams: tuple[str, ...] = ("train",)
 
     def __init__(self, opt: dict) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from typing import Any
 from .option_path_check import check_files, check_names
 from .option_report import Reporter, Section, datasets_of, is_ours, section_of
 from .option_shape import find_registered
+from .option_streams import sections_of_streams
 from .option_types import shown
 from .option_yaml import Key
 
@@ -170,9 +171,8 @@ def _check_tiles(report: Reporter, opt: Section) -> None:
 
 
 def _check_training(report: Reporter, opt: Section) -> None:
-    names = [name for name, _ in datasets_of(opt)]
-    if names and not any(name.startswith("train") for name in names):
-        report.problem(("datasets",), "there is no training set; name its section 'train'")
+    names = [str(name) for name in section_of(opt, "datasets")]
+    _check_streams(report, opt, names)
     for name in names:
         if name.startswith("test"):
             report.problem(("datasets", name), "in training a section is named train… or val…; test… is for test.py")
@@ -181,6 +181,17 @@ def _check_training(report: Reporter, opt: Section) -> None:
             report.problem((), f"the section '{section}' is missing; training needs it")
     if any(name.startswith("val") for name in names) and section_of(opt, "val").get("val_freq") is None:
         report.problem(("val",), "the key 'val_freq' is missing (iterations between validations on the val datasets)")
+
+
+def _check_streams(report: Reporter, opt: Section, names: list[str]) -> None:
+    """The training sets are those that the recipe declares."""
+    try:
+        if names:
+            sections_of_streams(opt.get("model_type"), [name for name in names if name.split("_")[0] == "train"])
+    except ValueError as error:
+        report.problem(("datasets",), str(error))
+    except (KeyError, TypeError):
+        pass  # that there is no such recipe has been reported
 
 
 def _check_optimisers(report: Reporter, opt: Section) -> None:

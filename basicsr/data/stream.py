@@ -1,0 +1,97 @@
+"""A training set as the loop sees it: batch after batch, from one epoch into the next."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from basicsr.utils.option_streams import sections_of_streams
+
+from . import build_dataloader, build_dataset
+from .data_sampler import EnlargedSampler
+from .prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
+from .seeding import mix_seed
+
+
+class TrainingStream:
+    """Hands out the batches of one training set without end.
+
+    Args:
+        name: What the recipe calls it.
+        dataset_opt: Its section of the options.
+        loader: Gives the batches of an epoch.
+        sampler: The order in which ``loader`` goes through the data.
+        prefetcher: Hands out the batches of ``loader``.
+
+    Attributes:
+        epoch: The epoch of the last batch, from 0.
+        position: How many samples of that epoch this rank has drawn.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dataset_opt: dict[str, Any],
+        loader: DataLoader,
+        sampler: EnlargedSampler,
+        prefetcher: CPUPrefetcher | CUDAPrefetcher,
+    ) -> None:
+        self.name, self.dataset_opt, self.loader, self.sampler = name, dataset_opt, loader, sampler
+        self.epoch = self.position = 0
+        self._prefetcher = prefetcher
+
+    def next(self) -> Any:
+        """The next batch, which may be the first of a new epoch."""
+        while (batch := self._prefetcher.next()) is None:
+            self.start_at(self.epoch + 1, 0)
+            self._prefetcher.reset()
+        self.position += self.loader.batch_size
+        return batch
+
+    def start_at(self, epoch: int, position: int) -> None:
+        """Start in the middle of an epoch, after ``position`` of its samples; to be called before the first batch.
+
+        Raises:
+            ValueError: If an epoch has fewer samples.
+        """
+        self.sampler.set_epoch(epoch)
+        self.sampler.set_position(position)
+        self.epoch, self.position = epoch, position
+
+
+def build_streams(opt: dict[str, Any]) -> tuple[TrainingStream, ...]:
+    """Build the training sets that the recipe declares, in its order.
+
+    Where there are several, a stream's name is part of its seed, so that two of them draw differently from one folder.
+
+    Args:
+        opt: The options of the run.
+
+    Raises:
+        ValueError: If the training sets of the options are not those that the recipe declares.
+    """
+    datasets, seed = opt["datasets"], opt["manual_seed"]
+    try:
+        sections = sections_of_streams(
+            opt["model_type"], [name for name, dataset in datasets.items() if dataset["phase"] == "train"]
+        )
+    except ValueError as error:
+        raise ValueError(f"datasets: {error}") from error
+    several = len(sections) > 1
+    return tuple(
+        _build_stream(name, opt, datasets[section], mix_seed(seed, name) if several else seed)
+        for name, section in sections.items()
+    )
+
+
+def _build_stream(name: str, opt: dict[str, Any], dataset_opt: dict[str, Any], seed: int) -> TrainingStream:
+    dataset = build_dataset(dataset_opt)
+    ratio = dataset_opt.get("dataset_enlarge_ratio", 1)
+    sampler = EnlargedSampler(dataset, opt["world_size"], opt["rank"], ratio, seed)
+    loader = build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], sampler, seed)
+    if dataset_opt.get("prefetch_mode") == "cuda" and opt["num_gpu"] != 0:
+        logging.getLogger("basicsr").info("Use cuda prefetch dataloader")
+        return TrainingStream(name, dataset_opt, loader, sampler, CUDAPrefetcher(loader, opt))
+    return TrainingStream(name, dataset_opt, loader, sampler, CPUPrefetcher(loader))
