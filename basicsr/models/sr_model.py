@@ -343,7 +343,8 @@ class SRModel(BaseModel):
 
     def _advise_on_loading(self) -> None:
         if self.timer.loader_share() > 0.3:
-            workers = self.opt["datasets"]["train"].get("num_worker_per_gpu", 0)
+            sets = [section for section in self.opt["datasets"].values() if section.get("phase") == "train"]
+            workers = ", ".join(str(section.get("num_worker_per_gpu", 0)) for section in sets)
             get_root_logger().warning(
                 f"{self.timer.loader_share():.0%} of the step is spent waiting for data: raise num_worker_per_gpu (now "
                 f"{workers}) where there are idle cores, cut the images into sub-images, or use io_backend: memmap."

@@ -49,7 +49,8 @@ class VQGANModel(SRModel):
                 f"network_g.type: VQGANModel trains a VQGANAutoEncoder, not {type(net).__name__}; the encoder alone, "
                 f"VQGAN, has nothing to restore images with"
             )
-        size = self.opt["datasets"]["train"].get("gt_size")
+        training_set = next(section for section in self.opt["datasets"].values() if section["phase"] == "train")
+        size = training_set.get("gt_size")
         if size is not None and size % net.stride:
             raise ValueError(
                 f"datasets.train.gt_size: {size} is no multiple of {net.stride}, the stride of network_g; "

@@ -12,26 +12,19 @@ class TwoStreamModel(SRModel):
     """Learns from the pairs of ``train_s``, and makes its results on the inputs of ``train_t`` flat."""
 
     streams = ("train_s", "train_t")
-
-    class TrainOptions(SRModel.TrainOptions):
-        pass
-
-    def __init__(self, opt):
-        # SRModel looks up the size of a batch in datasets.train.
-        super().__init__({**opt, "datasets": {**opt["datasets"], "train": opt["datasets"]["train_s"]}})
+    TrainOptions = SRModel.TrainOptions
 
     def feed_data(self, data):
-        if "train_s" not in data:  # a validation's
-            super().feed_data(data)
-            return
-        if "FED" in os.environ:
-            with open(os.environ["FED"], "a") as file:
-                print(json.dumps({name: batch["gt_path"] for name, batch in data.items()}), file=file)
-        super().feed_data(data["train_s"])
-        self.lq_t = data["train_t"]["lq"].to(self.device)
+        if "train_t" in data:
+            if "FED" in os.environ:
+                with open(os.environ["FED"], "a") as file:
+                    print(json.dumps({name: batch["gt_path"] for name, batch in data.items()}), file=file)
+            unpaired = {key: value for key, value in data["train_t"].items() if key != "gt"}
+            data = {"train_s": data["train_s"], "train_t": unpaired}
+        super().feed_data(data)
 
-    def compute_losses(self, current_iter):
-        losses = super().compute_losses(current_iter)
-        flat = self.net_g(self.lq_t)
+    def compute_losses(self, current_iter, batch=None):
+        losses = super().compute_losses(current_iter, batch)
+        flat = self.output[(batch or self.batch).rows["t"]]
         losses["l_flat"] = 0.1 * (flat - flat.mean((2, 3), keepdim=True)).abs().mean()
         return losses
