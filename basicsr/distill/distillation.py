@@ -95,7 +95,7 @@ class Distillation:
     def _set_up_terms(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         self.networks.offer(self.terms, self._set_up)
         named = [_strings(sections[name]) | _strings(_own_attributes(term)) for name, term in self.terms.items()]
-        self.networks.build_named(set().union(*named))
+        self.networks.frozen.build(set().union(*named))
         for name, term in self.terms.items():
             with _naming(name):
                 for network, pattern in term.taps():
@@ -124,11 +124,12 @@ class Distillation:
     def start(self) -> None:
         """End the preparation, when all that uses the frozen networks is built: compile them, log the wiring."""
         self.networks.end_probing()
-        for network in self.networks.frozen.values():
+        frozen = self.networks.frozen.built
+        for network in frozen.values():
             network.runtime.have_compiled(network.net)
         if self.terms:
-            get_root_logger().info(wiring_report(self._student.net, self.networks.frozen, self.terms, self._opt))
-        for name in self.networks.unused:
+            get_root_logger().info(wiring_report(self._student.net, frozen, self.terms, self._opt))
+        for name in self.networks.frozen.unused:
             get_root_logger().warning(f"network_{name} is not used by any term or loss, and is not built.")
 
     # What is trained.

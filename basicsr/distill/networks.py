@@ -10,15 +10,14 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.engine.batch import Batch
-from basicsr.engine.checkpoint import load_weights
-from basicsr.engine.distributed import broadcast_module
 from basicsr.engine.rng import preserved_rng
 from basicsr.engine.runtime import NetworkRuntime
-from basicsr.utils.logger import get_root_logger
+from basicsr.utils.option_streams import training_sets
 
 from .context import KDContext
 from .encoders import FrozenEncoder, InputRange
 from .frozen import FrozenNetwork
+from .frozen_networks import FrozenNetworks
 from .passes import INPUT, Pass, PassNetwork
 from .student import AverageNetwork, StudentNetwork, TermNetwork
 from .term import KDTerm
@@ -41,7 +40,7 @@ class Networks:
         device: Where the networks are.
         total_iter: The length of the run in iterations.
         runtime: How the student computes.
-        frozen: The frozen networks that were built, by suffix.
+        frozen: The frozen networks.
     """
 
     def __init__(
@@ -56,28 +55,17 @@ class Networks:
         self.device = device
         self.total_iter: int = opt["train"].get("total_iter", 0)
         self.runtime: NetworkRuntime = student.runtime
-        self.frozen: dict[str, FrozenNetwork] = {}
-        self._frozen_options = {
-            key.removeprefix("network_"): options
-            for key, options in opt.items()
-            if key.startswith("network_") and options and key.removeprefix("network_") not in trained
-        }
+        self.frozen = FrozenNetworks(opt, trained, device)
         self._own: dict[str, PassNetwork] = {"g": student}
         if average is not None:
             self._own["g_ema"] = AverageNetwork(average, student.runtime)
         self._terms: dict[str, TermNetwork] = {}
         self._set_up: Callable[[str], None] = lambda name: None
         self._probed: dict[str, Pass] = {}
-        for name, options in self._frozen_options.items():
-            if not isinstance(options, dict):
-                raise ValueError(
-                    f"network_{name}: must be a section with a type, not {options!r} (DCKD's own files, with "
-                    f"network_his: true, have model_type: DCKDModel; the term DCR makes its history network itself)"
-                )
 
     @property
     def _training_set(self) -> Mapping[str, Any]:
-        return next(section for name, section in self._opt["datasets"].items() if str(name).startswith("train"))
+        return next(iter(training_sets(self._opt["datasets"]).values()))
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -99,14 +87,14 @@ class Networks:
         if name in self._terms:
             self._set_up(name)
             return self._terms[name]
-        if name not in self.frozen:
-            self.frozen[name] = self._build(name)
+        if name == "g_ema":
+            raise ValueError("g_ema is the student's average; set train.ema_decay above 0")
         return self.frozen[name]
 
     def find(self, name: str) -> PassNetwork:
         """As ``[name]``, in an iteration: a network that no term has named before is built without a trace in the
         random numbers, so that a resumed run draws the same."""
-        if name in self._own or name in self.frozen or name in self._terms:
+        if name in self._own or name in self._terms or name in self.frozen.built:
             return self[name]
         with preserved_rng():
             network = self[name]
@@ -114,18 +102,7 @@ class Networks:
         return network
 
     def __contains__(self, name: str) -> bool:
-        return name in self._own or name in self._terms or name in self._frozen_options
-
-    @property
-    def unused(self) -> list[str]:
-        """The frozen networks that the options describe and nobody has asked for."""
-        return [name for name in self._frozen_options if name not in self.frozen]
-
-    def build_named(self, names: set[str]) -> None:
-        """Build the frozen networks among some names, in the order of the options."""
-        for name in self._frozen_options:
-            if name in names:
-                self[name]
+        return name in self._own or name in self._terms or name in self.frozen
 
     def offer(self, terms: Mapping[str, KDTerm], set_up: Callable[[str], None]) -> None:
         """Make the terms that are networks known.
@@ -140,27 +117,6 @@ class Networks:
                 raise ValueError(f"train.kd_opt.{name} is a network for other terms, but network_{name} is one already")
         self._terms = {name: TermNetwork(term) for name, term in own.items()}
         self._set_up = set_up
-
-    def _build(self, name: str) -> FrozenNetwork:
-        if name not in self._frozen_options:
-            if name == "g_ema":
-                raise ValueError("g_ema is the student's average; set train.ema_decay above 0")
-            known = ", ".join(f"network_{key}" for key in self._frozen_options) or "none is defined"
-            raise ValueError(
-                f"network_{name} is not defined; frozen networks: {known}. Add network_{name}: {{type: …}}"
-            )
-        key, options, path = f"network_{name}", self._frozen_options[name], self._opt["path"]
-        net = build_network(options).to(self.device)
-        file = path.get(f"pretrain_{key}")
-        if file:
-            param_key = path.get(f"param_key_{name}") or "params_ema"
-            get_root_logger().info(f"Loading {type(net).__name__} from {file} [{param_key}].")
-            for sentence in load_weights(net, file, path.get(f"strict_load_{name}", True), param_key):
-                get_root_logger().warning(f"{file}: keys {sentence}")
-        else:
-            get_root_logger().warning(f"{key} has RANDOM weights: path.pretrain_{key} is not set.")
-            broadcast_module(net)
-        return FrozenNetwork(net, name, **((self._opt.get("runtime") or {}).get(name) or {}))
 
     # The student's weights.
 

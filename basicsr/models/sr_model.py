@@ -22,10 +22,11 @@ from basicsr.engine.runtime import NetworkRuntime
 from basicsr.engine.timing import StepTimer
 from basicsr.utils import option_schema as schema
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.option_streams import training_sets
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from .base_model import BaseModel
-from .supervision import SupervisedLoss, build_supervised_loss, supervised_sections
+from .supervision import SupervisedLoss, SupervisedLosses, build_supervised_losses
 
 
 @MODEL_REGISTRY.register()
@@ -75,12 +76,13 @@ class SRModel(BaseModel):
             self.timer = StepTimer(self.device)
             self.accumulate = opt["train"].get("accumulate", 1)
             self.print_freq = (opt.get("logger") or {}).get("print_freq", 100)
-            self.supervised: list[SupervisedLoss] = []
+            self.supervised = SupervisedLosses()
             self._prints = 0
             self._check_accumulation()
             self.init_training_settings()
             if self.distillation is None:
                 self._adopt_own_settings()
+            self._check_terms_are_trained()
             if self.optimizer_g is not None:
                 self.step_g = self._make_step()
 
@@ -98,9 +100,9 @@ class SRModel(BaseModel):
         self.load_network(net, path["pretrain_network_g"], strict, path.get("param_key_g") or default_key)
 
     def _check_accumulation(self) -> None:
-        for name, dataset in self.opt.get("datasets", {}).items():
+        for name, dataset in training_sets(self.opt.get("datasets")).items():
             size = dataset.get("batch_size_per_gpu", self.accumulate)
-            if dataset.get("phase") == "train" and size % self.accumulate:
+            if size % self.accumulate:
                 raise ValueError(
                     f"train.accumulate: a batch of {size} (datasets.{name}.batch_size_per_gpu) cannot be divided into "
                     f"{self.accumulate} equal parts"
@@ -132,7 +134,23 @@ class SRModel(BaseModel):
             )
         self.distillation = self._make_distillation()
         own = {"pix": getattr(self, "cri_pix", None), "percep": getattr(self, "cri_perceptual", None)}
-        self.supervised = [SupervisedLoss(loss, label) for label, loss in own.items() if loss is not None]
+        self.supervised = SupervisedLosses(SupervisedLoss(loss, label) for label, loss in own.items() if loss)
+
+    def _check_terms_are_trained(self) -> None:
+        """Refuse a plug-in's own ``setup_optimizers`` that leaves out the terms' parameters or optimisers.
+
+        Raises:
+            ValueError: If so.
+        """
+        trained = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+        groups = self.distillation.parameter_groups()
+        left_out = [p for group in groups for p in group["params"] if id(p) not in trained]
+        if left_out or any(optimizer not in self.optimizers for optimizer in self.distillation.optimizers):
+            raise ValueError(
+                f"train.kd_opt: {type(self).__name__} makes its optimisers itself (setup_optimizers) and leaves out "
+                f"what the terms train; build optim_g from self.trained_groups() there and add "
+                f"self.distillation.optimizers"
+            )
 
     def _init_ema(self) -> None:
         net = self.runtime.lay_out(build_network(self.opt["network_g"]))
@@ -146,18 +164,14 @@ class SRModel(BaseModel):
         """Build the losses that ``train`` names: the distillation terms, and the supervised losses."""
         train = self.opt["train"]
         self.distillation = self._make_distillation()
-        sections = supervised_sections(train, self._loss_sections_of_recipe())
-        self.supervised = [
-            build_supervised_loss(name, options, self.distillation.networks, self.device)
-            for name, options in sections.items()
-        ]
-        losses = {supervised.label: supervised.loss for supervised in self.supervised}
+        networks = self.distillation.networks
+        self.supervised = build_supervised_losses(train, self._loss_sections_of_recipe(), networks, self.device)
+        losses = self.supervised.modules
         self.cri_pix, self.cri_perceptual = losses.get("pix"), losses.get("percep")  # what plug-ins call them
         self.check_losses()
         if train.get("combine", "sum") == "uncertainty":
-            names = [f"l_{name}" for name in (*losses, *(("style",) if "percep" in losses else ()))]
-            self.balance = UncertaintyBalance([*names, *(f"l_{name}" for name in self.distillation.terms)])
-            self.balance.to(self.device)
+            names = [*self.supervised.names, *(f"l_{name}" for name in self.distillation.terms)]
+            self.balance = UncertaintyBalance(names).to(self.device)
         self.distillation.start()
 
     def _make_distillation(self) -> Distillation:
@@ -176,7 +190,7 @@ class SRModel(BaseModel):
         Raises:
             ValueError: If there is no loss.
         """
-        if not self.supervised and not self.distillation.terms:
+        if not self.supervised.modules and not self.distillation.terms:
             raise ValueError("train: there is no loss; give at least one of pixel_opt, perceptual_opt and kd_opt")
 
     def setup_optimizers(self) -> None:
@@ -236,8 +250,7 @@ class SRModel(BaseModel):
         """
         batch = self._current_batch() if batch is None else batch
         ctx = self.distillation.context(current_iter, batch, lambda: self.run_student(batch))
-        for supervised in self.supervised:
-            supervised.prepare(ctx)
+        self.supervised.prepare(ctx)
         losses = self.supervised_losses(ctx)
         losses |= self.distillation(ctx, losses)
         if losses and self.distillation.terms and isinstance(self.net_g, DistributedDataParallel):
@@ -253,21 +266,8 @@ class SRModel(BaseModel):
         return self.output
 
     def supervised_losses(self, ctx: KDContext) -> dict[str, Tensor]:
-        """The losses between the output and the ground truth, of the rows that have one.
-
-        Raises:
-            ValueError: If a loss is asked for and the data have no ground truth.
-        """
-        active = [supervised for supervised in self.supervised if supervised.active(ctx.iteration)]
-        if active and ctx.gt is None:
-            raise ValueError(
-                "train.pixel_opt, perceptual_opt and other supervised losses compare with a ground truth, but "
-                "datasets.train gives none; use a paired dataset, or remove these losses"
-            )
-        losses: dict[str, Tensor] = {}
-        for supervised in active:
-            losses |= supervised(ctx)
-        return losses
+        """The losses between the output and the ground truth, of the rows that have one."""
+        return self.supervised(ctx)
 
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The scalar that is minimised."""
@@ -343,7 +343,7 @@ class SRModel(BaseModel):
 
     def _advise_on_loading(self) -> None:
         if self.timer.loader_share() > 0.3:
-            sets = [section for section in self.opt["datasets"].values() if section.get("phase") == "train"]
+            sets = training_sets(self.opt["datasets"]).values()
             workers = ", ".join(str(section.get("num_worker_per_gpu", 0)) for section in sets)
             get_root_logger().warning(
                 f"{self.timer.loader_share():.0%} of the step is spent waiting for data: raise num_worker_per_gpu (now "
@@ -375,7 +375,7 @@ class SRModel(BaseModel):
     @property
     def frozen(self) -> dict[str, FrozenNetwork]:
         """The frozen networks by suffix."""
-        return self.distillation.networks.frozen
+        return self.distillation.networks.frozen.built
 
     @property
     def terms(self) -> nn.ModuleDict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,52 @@ from basicsr.utils.registry import LOSS_REGISTRY
 
 LABELS = {"pixel": "pix", "perceptual": "percep"}
 """What BasicSR's log calls the losses of its sections; another section ``<name>_opt`` is called ``<name>``."""
+
+
+class SupervisedLosses:
+    """The supervised losses of a run.
+
+    Args:
+        losses: Each of them.
+    """
+
+    def __init__(self, losses: Iterable[SupervisedLoss] = ()) -> None:
+        self._losses = list(losses)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The losses by their label in the log."""
+        return {loss.label: loss.loss for loss in self._losses}
+
+    @property
+    def names(self) -> list[str]:
+        """What the log may call them."""
+        return [f"l_{label}" for label in self.modules] + (["l_style"] if "percep" in self.modules else [])
+
+    def prepare(self, ctx: KDContext) -> None:
+        """Announce the images that are to be encoded for them."""
+        for loss in self._active(ctx):
+            loss.prepare(ctx)
+
+    def __call__(self, ctx: KDContext) -> dict[str, Tensor]:
+        """The weighted losses that are active, by their names in the log.
+
+        Raises:
+            ValueError: If there are any, and the data have no ground truth.
+        """
+        active = self._active(ctx)
+        if active and ctx.gt is None:
+            raise ValueError(
+                "train.pixel_opt, perceptual_opt and other supervised losses compare with a ground truth, but "
+                "datasets.train gives none; use a paired dataset, or remove these losses"
+            )
+        losses: dict[str, Tensor] = {}
+        for loss in active:
+            losses |= loss(ctx)
+        return losses
+
+    def _active(self, ctx: KDContext) -> list[SupervisedLoss]:
+        return [loss for loss in self._losses if loss.active(ctx.iteration)]
 
 
 class SupervisedLoss:
@@ -73,9 +119,7 @@ class SupervisedLoss:
         return {name: part for name, part in named.items() if part is not None}
 
 
-def build_supervised_loss(
-    section: str, options: Mapping[str, Any], networks: Networks, device: torch.device
-) -> SupervisedLoss:
+def _build(section: str, options: Mapping[str, Any], networks: Networks, device: torch.device) -> SupervisedLoss:
     """The loss that a section of ``train`` describes.
 
     Args:
@@ -99,17 +143,24 @@ def build_supervised_loss(
     return SupervisedLoss(loss, LABELS.get(section, section), start, end, encoder)
 
 
-def supervised_sections(train: Mapping[str, Any], of_recipe: set[str]) -> dict[str, Mapping[str, Any]]:
-    """The sections of ``train`` that are supervised losses, by name without ``_opt``.
+def build_supervised_losses(
+    train: Mapping[str, Any], of_recipe: set[str], networks: Networks, device: torch.device
+) -> SupervisedLosses:
+    """The losses that ``train`` names: ``pixel_opt``, ``perceptual_opt``, and each ``<name>_opt`` of a registered loss.
 
     Args:
         train: The training options.
         of_recipe: Sections that the recipe builds itself.
+        networks: Where a perceptual loss finds the encoder that it shares.
+        device: Where the networks are.
     """
     sections = {
         str(key).removesuffix("_opt"): options
         for key, options in train.items()
         if str(key).endswith("_opt") and isinstance(options, Mapping) and key not in of_recipe
     }
-    known = {name for name, options in sections.items() if options.get("type") in LOSS_REGISTRY}
-    return {name: options for name, options in sections.items() if name in known or name in LABELS}
+    return SupervisedLosses(
+        _build(name, options, networks, device)
+        for name, options in sections.items()
+        if name in LABELS or options.get("type") in LOSS_REGISTRY
+    )

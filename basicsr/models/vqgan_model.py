@@ -13,6 +13,7 @@ from torch import Tensor
 from basicsr.archs.vqgan_arch import VQGANAutoEncoder
 from basicsr.engine.batch import Batch
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.option_streams import training_sets
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from .sr_model import SRModel
@@ -49,7 +50,7 @@ class VQGANModel(SRModel):
                 f"network_g.type: VQGANModel trains a VQGANAutoEncoder, not {type(net).__name__}; the encoder alone, "
                 f"VQGAN, has nothing to restore images with"
             )
-        training_set = next(section for section in self.opt["datasets"].values() if section["phase"] == "train")
+        (training_set,) = training_sets(self.opt["datasets"]).values()
         size = training_set.get("gt_size")
         if size is not None and size % net.stride:
             raise ValueError(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .option_shape import find_registered
+
+
+def training_sets(datasets: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The sections of ``datasets`` that are training sets: ``train`` and ``train_<x>``."""
+    return {name: section for name, section in (datasets or {}).items() if str(name).split("_")[0] == "train"}
 
 
 def declared_streams(model_type: str) -> tuple[str, ...]:
