@@ -138,13 +138,18 @@ class Passes:
     Args:
         find: The network of a name.
         part: The timer's context for a part of the step.
+        gradients: Whether passes may have gradients.
     """
 
     def __init__(
-        self, find: Callable[[str], PassNetwork], part: Callable[[str | None], AbstractContextManager]
+        self,
+        find: Callable[[str], PassNetwork],
+        part: Callable[[str | None], AbstractContextManager],
+        gradients: bool = True,
     ) -> None:
         self._find = find
         self._part = part
+        self._gradients = gradients
         self._requests: dict[str, dict[str, _Request]] = {}
         self._done: dict[str, dict[str, Pass]] = {}
 
@@ -169,7 +174,7 @@ class Passes:
         """Ask for a pass; see :meth:`basicsr.distill.context.KDContext.want`."""
         given = [value for value in (image, *(replace or {}).values(), *inputs.values()) if isinstance(value, Tensor)]
         wanted = self._find(network).wants_gradient(given) if grad is None else grad
-        request = _Request(image, wanted, dict(replace or {}), dict(inputs))
+        request = _Request(image, wanted and self._gradients, dict(replace or {}), dict(inputs))
         known = self._requests.setdefault(network, {}).setdefault(key, request)
         if known is request:
             return
@@ -178,7 +183,7 @@ class Passes:
                 f"two different inputs of {self._find(network).label} are called '{key}' in one iteration: "
                 f"{tuple(known.image.shape)} and {tuple(image.shape)}; give one of them another key"
             )
-        if grad is not None and known.grad != grad:
+        if grad is not None and self._gradients and known.grad != grad:
             raise ValueError(
                 f"the pass '{key}' of {self._find(network).label} is asked for with and without gradients; use two keys"
             )
@@ -227,9 +232,10 @@ class Passes:
         return results
 
     def detached(self) -> Passes:
-        """What has been run, without gradients; further passes can be asked for as here."""
-        other = Passes(self._find, self._part)
+        """What has been run, without gradients; further passes can be asked for, which have none either."""
+        other = Passes(self._find, self._part, gradients=False)
         for network, done in self._done.items():
             for key, result in done.items():
-                other.put(network, key, self._requests[network][key].image.detach(), result.detached())
+                image = self._requests[network][key].image
+                other.put(network, key, image.detach() if image.requires_grad else image, result.detached())
         return other
