@@ -113,9 +113,15 @@ class Distillation:
         term = self.terms[name]
         with _naming(name):
             term.setup(self.networks)
+            term.to(self._device)
             optimizers = term.optimizers(self.networks)
         broadcast_module(term)
         if optimizers:
+            if type(term).own_loss is KDTerm.own_loss:
+                raise ValueError(
+                    f"train.kd_opt.{name}: {type(term).__name__} has optimizers() and so needs own_loss(ctx), the loss "
+                    f"that they minimise"
+                )
             own = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
             limit = self._opt["train"].get("max_bad_steps", 100)
             self._own_steps[name] = GradientStep(
