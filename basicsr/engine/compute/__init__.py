@@ -1,0 +1,1 @@
+"""How a network is computed and one gradient step is taken."""
