@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from basicsr.archs import build_network
-from basicsr.engine.runtime import NetworkRuntime, PrecisionName
+from basicsr.engine.compute.precision import PrecisionOption, resolve_precision
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import KD_REGISTRY
 
@@ -87,7 +87,7 @@ class DCR(KDTerm):
         input_range: InputRange = "[0,1]",
         num_neg: int = 4,
         history_source: Literal["ema", "student"] = "ema",
-        history_precision: PrecisionName = "fp32",
+        history_precision: PrecisionOption = "fp32",
         update_decay: float = 0.1,
         step: Sequence[int] = (1000, 2000, 3000),
         gaussian_blur_prob: float = 0.0,
@@ -106,7 +106,7 @@ class DCR(KDTerm):
         self.input_range = input_range
         self.num_neg = num_neg
         self.history_source = history_source
-        self.history_runtime = NetworkRuntime(history_precision)
+        self.history_precision = history_precision
         self.update_decay = update_decay
         self.step = list(step)
         self.degrade = Degradation(gaussian_blur_prob, resize_prob, gaussian_noise_prob, gray_noise_prob)
@@ -134,7 +134,9 @@ class DCR(KDTerm):
             )
         self.history = build_network(model.opt["network_g"]).to(model.device).requires_grad_(False).eval()
         self.history.load_state_dict(self._source(model).state_dict())
-        self.history_runtime = replace(model.runtime, precision=self.history_runtime.precision)
+        label = f"train.kd_opt.{self.name}.history_precision"
+        precision = resolve_precision(self.history_precision, model.device, label)
+        self.history_runtime = replace(model.runtime, precision=precision)
         self.history_runtime.lay_out(self.history)
         self.history_runtime.have_compiled(self.history)
         row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
