@@ -11,6 +11,7 @@ from torch import Tensor
 
 from basicsr.archs import build_network
 from basicsr.engine.compute.precision import PrecisionOption, resolve_precision
+from basicsr.engine.runtime import NetworkRuntime
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import KD_REGISTRY
 
@@ -107,6 +108,7 @@ class DCR(KDTerm):
         self.num_neg = num_neg
         self.history_source = history_source
         self.history_precision = history_precision
+        self.history_runtime = NetworkRuntime()  # until setup, which knows the device
         self.update_decay = update_decay
         self.step = list(step)
         self.degrade = Degradation(gaussian_blur_prob, resize_prob, gaussian_noise_prob, gray_noise_prob)
