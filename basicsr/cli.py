@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import basicsr
+from basicsr.utils.openmp import let_waiting_threads_sleep
 
 EXTRAS = {
     "iqa": ("torchvision", "lpips"),
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 where something is wrong.
     """
+    let_waiting_threads_sleep()
     args = _parser().parse_args(argv)
     try:
         return args.run(args)

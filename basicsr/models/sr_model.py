@@ -16,6 +16,7 @@ from basicsr.distill.frozen import FrozenNetwork
 from basicsr.distill.student import StudentNetwork
 from basicsr.engine.batch import Batch
 from basicsr.engine.compute.balance import UncertaintyBalance
+from basicsr.engine.compute.precision import resolve_precision
 from basicsr.engine.compute.step import GradientStep, total
 from basicsr.engine.restore import Restorer, RestoreSettings
 from basicsr.engine.runtime import NetworkRuntime
@@ -92,7 +93,10 @@ class SRModel(BaseModel):
         for key in ("mean", "std"):
             if options.get(key) is not None:
                 raise ValueError(f"runtime.g.{key}: only a frozen network can be given another normalisation")
-        return NetworkRuntime(**options) if self.is_train else NetworkRuntime()
+        if not self.is_train:
+            return NetworkRuntime()
+        precision = resolve_precision(options.get("precision", "fp32"), self.device, "runtime.g.precision")
+        return NetworkRuntime(**{**options, "precision": precision})
 
     def _load_generator(self, net: nn.Module, default_key: str) -> None:
         path = self.opt["path"]
