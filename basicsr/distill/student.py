@@ -33,8 +33,8 @@ class StudentNetwork(PassNetwork):
         self.runtime = runtime
         self.taps = FeatureTaps(self.net, self.label)
 
-    def wants_gradient(self, tensors: list[Tensor]) -> bool:
-        return True
+    def wants_gradient(self, tensors: list[Tensor], student_is_constant: bool = False) -> bool:
+        return not student_is_constant or super().wants_gradient(tensors)
 
     def run(self, image: Tensor, **inputs: Any) -> Tensor:
         return self.runtime.run(self.wrapped, image, **inputs)
@@ -79,7 +79,7 @@ class TermNetwork(PassNetwork):
         self.label = f"the network of train.kd_opt.{term.name}"
         self.taps = FeatureTaps(nn.Module(), self.label)
 
-    def wants_gradient(self, tensors: list[Tensor]) -> bool:
+    def wants_gradient(self, tensors: list[Tensor], student_is_constant: bool = False) -> bool:
         return True  # it depends on what the term does
 
     def run(self, image: Tensor, **inputs: Any) -> Tensor:
