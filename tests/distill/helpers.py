@@ -88,34 +88,40 @@ NETWORKS = {
 }
 
 
-def options(terms, networks=NETWORKS, **train):
+def options(terms, networks=NETWORKS, runtime=None, **train):
     """The options of a run ×2 with patches of 16×16."""
     return {
         "scale": 2,
         "datasets": {"train": {"phase": "train", "gt_size": 32}},
         **{f"network_{name}": section for name, section in networks.items()},
+        "runtime": runtime or {},
         "path": {},
         "logger": {"print_freq": 1},
         "train": {"kd_opt": terms, **train},
     }
 
 
-def distil(terms, networks=NETWORKS, average=True, dtype=torch.float64, **train):
-    """A distillation whose networks are in ``dtype`` and have not been run since they were probed."""
+def build(terms, networks=NETWORKS, average=True, runtime=None, **train):
+    """A distillation as a run builds it."""
     torch.manual_seed(0)
-    opt = options(terms, networks, **train)
+    opt = options(terms, networks, runtime, **train)
     own = student(build_network(opt["network_g"]))
     ema = build_network(opt["network_g"]).requires_grad_(False).eval() if average else None
     distillation = Distillation(opt, own, ema, ("g",), CPU)
     distillation.start()
-    nets = [own.net, ema, *distillation.networks.frozen.built.values(), *distillation.terms.values()]
-    for net in nets:
-        if net is not None:
-            net.to(dtype)
-            for module in net.modules():
-                if isinstance(module, Counted):
-                    module.calls.clear()
-                    getattr(module, "seen", []).clear()
+    return distillation
+
+
+def distil(terms, networks=NETWORKS, average=True, dtype=torch.float64, **train):
+    """The same with networks in ``dtype`` that have not been run since they were probed."""
+    distillation = build(terms, networks, average, **train)
+    names = ["g", *(["g_ema"] if average else []), *distillation.networks.frozen.built]
+    for net in [*(network(distillation, name) for name in names), distillation.terms]:
+        net.to(dtype)
+        for module in net.modules():
+            if isinstance(module, Counted):
+                module.calls.clear()
+                getattr(module, "seen", []).clear()
     return distillation
 
 
