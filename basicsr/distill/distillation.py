@@ -172,8 +172,9 @@ class Distillation:
         self.used = True
         ctx = KDContext(iteration, batch, self.networks.find, self._timer)
         ctx.record("g", run_student)
-        for term in self._active(iteration).values():
+        for name, term in self._active(iteration).items():
             term.prepare(ctx)
+            self._note_logs(name, ctx)
         return ctx
 
     def _active(self, iteration: int) -> dict[str, Any]:
@@ -218,9 +219,13 @@ class Distillation:
             if not (isinstance(part, Tensor) and part.numel() == 1):
                 found = f"a tensor {tuple(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
                 raise ValueError(f"train.kd_opt.{name}: a term returns a scalar tensor or a dict of them, not {found}")
+        self._note_logs(name, ctx)
+        return {f"l_{name}_{label}".rstrip("_"): part for label, part in parts.items()}
+
+    def _note_logs(self, name: str, ctx: KDContext) -> None:
+        """Keep what a term has logged, under its name."""
         self._logs |= {f"{name}_{label}": logged for label, logged in ctx.logs.items()}
         ctx.logs.clear()
-        return {f"l_{name}_{label}".rstrip("_"): part for label, part in parts.items()}
 
     def train_own(self, iteration: int) -> dict[str, Tensor]:
         """Train what the terms' own optimisers hold, on the passes of this iteration.

@@ -74,8 +74,13 @@ class PassNetwork(ABC):
     def run(self, image: Tensor, **inputs: Any) -> Tensor:
         """The output for images ``(N, C, h, w)``; gradients are on or off as the caller has set them."""
 
-    def wants_gradient(self, tensors: list[Tensor]) -> bool:
-        """Whether a pass has gradients where nothing else is said: it follows what the pass is given."""
+    def wants_gradient(self, tensors: list[Tensor], student_is_constant: bool = False) -> bool:
+        """Whether a pass has gradients where nothing else is said: it follows what the pass is given.
+
+        Args:
+            tensors: What the pass is given.
+            student_is_constant: Whether a term trains its own network, on what the student gives.
+        """
         return any(tensor.requires_grad for tensor in tensors)
 
     def record(self, ctx: PassContext, key: str, image: Tensor, replace: Mapping[str, Tensor], **inputs: Any) -> Pass:
@@ -112,12 +117,13 @@ def require_image(output: Any, label: str) -> None:
 
 @dataclass
 class _Request:
-    """A pass that was asked for."""
+    """A pass that was asked for, or that was entered as it is."""
 
     image: Tensor
     grad: bool
-    replace: dict[str, Tensor]
-    inputs: dict[str, Any]
+    replace: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    entered: bool = False
 
     def same_as(self, other: _Request) -> bool:
         given, theirs = {**self.replace, **self.inputs}, {**other.replace, **other.inputs}
@@ -156,24 +162,24 @@ class Passes:
     Args:
         find: The network of a name.
         part: The timer's context for a part of the step.
-        gradients: Whether passes may have gradients.
+        student_is_constant: Whether a term trains its own network, on what the student gives.
     """
 
     def __init__(
         self,
         find: Callable[[str], PassNetwork],
         part: Callable[[str | None], AbstractContextManager],
-        gradients: bool = True,
+        student_is_constant: bool = False,
     ) -> None:
         self._find = find
         self._part = part
-        self._gradients = gradients
+        self._student_is_constant = student_is_constant
         self._requests: dict[str, dict[str, _Request]] = {}
         self._done: dict[str, dict[str, Pass]] = {}
 
     def put(self, network: str, key: str, image: Tensor, result: Pass) -> None:
         """Enter a pass that has been run already."""
-        self._requests.setdefault(network, {})[key] = _Request(image, result.output.requires_grad, {}, {})
+        self._requests.setdefault(network, {})[key] = _Request(image, result.output.requires_grad, entered=True)
         self._done.setdefault(network, {})[key] = result
 
     def has(self, network: str, key: str) -> bool:
@@ -191,8 +197,9 @@ class Passes:
     ) -> None:
         """Ask for a pass; see :meth:`basicsr.distill.context.KDContext.want`."""
         given = [value for value in (image, *(replace or {}).values(), *inputs.values()) if isinstance(value, Tensor)]
-        wanted = self._find(network).wants_gradient(given) if grad is None else grad
-        request = _Request(image, wanted and self._gradients, dict(replace or {}), dict(inputs))
+        default = self._find(network).wants_gradient(given, self._student_is_constant)
+        wanted = default if grad is None else grad
+        request = _Request(image, wanted, dict(replace or {}), dict(inputs))
         known = self._requests.setdefault(network, {}).setdefault(key, request)
         if known is request:
             return
@@ -201,7 +208,8 @@ class Passes:
                 f"two different inputs of {self._find(network).label} are called '{key}' in one iteration: "
                 f"{tuple(known.image.shape)} and {tuple(image.shape)}; give one of them another key"
             )
-        if grad is not None and self._gradients and known.grad != grad:
+        takes_what_there_is = known.entered and grad is None
+        if known.grad != wanted and not takes_what_there_is:
             raise ValueError(
                 f"the pass '{key}' of {self._find(network).label} is asked for with and without gradients; use two keys"
             )
@@ -250,8 +258,8 @@ class Passes:
         return results
 
     def detached(self) -> Passes:
-        """What has been run, without gradients; further passes can be asked for, which have none either."""
-        other = Passes(self._find, self._part, gradients=False)
+        """What has been run, without gradients; further passes of the student have none either."""
+        other = Passes(self._find, self._part, student_is_constant=True)
         for network, done in self._done.items():
             for key, result in done.items():
                 image = self._requests[network][key].image

@@ -30,8 +30,8 @@ class StudentNetwork(PassNetwork):
         self.runtime = runtime
         self.taps = FeatureTaps(self.net, self.label)
 
-    def wants_gradient(self, tensors: list[Tensor]) -> bool:
-        return True
+    def wants_gradient(self, tensors: list[Tensor], student_is_constant: bool = False) -> bool:
+        return not student_is_constant or super().wants_gradient(tensors)
 
     def run(self, image: Tensor, **inputs: Any) -> Tensor:
         return self.runtime.run(self.wrapped, image, **inputs)

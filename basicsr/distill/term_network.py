@@ -32,7 +32,7 @@ class TermNetwork(PassNetwork):
         self.label = f"the network of train.kd_opt.{term.name}"
         self.taps = FeatureTaps(nn.Module(), self.label)
 
-    def wants_gradient(self, tensors: list[Tensor]) -> bool:
+    def wants_gradient(self, tensors: list[Tensor], student_is_constant: bool = False) -> bool:
         return True  # it depends on what the term does
 
     def run(self, image: Tensor, **inputs: Any) -> Tensor:

@@ -1,13 +1,14 @@
-"""The terms' values and gradients on a hand-made context; how they are set up is tested with the recipe."""
+"""LogitsKD, the schedule of a term, and how terms are built from options."""
 
 import pytest
 import torch
 from torch import nn
 
 from basicsr.distill import build_term
-from basicsr.distill.context import KDContext, Pass
 from basicsr.distill.frozen import FrozenNetwork
 from basicsr.distill.term import Schedule
+
+from .helpers import context, student
 
 
 class Constant(nn.Module):
@@ -16,17 +17,25 @@ class Constant(nn.Module):
     def __init__(self, image):
         super().__init__()
         self.image = nn.Parameter(image)
-        self.inner = nn.Identity()
         self.calls = 0
 
     def forward(self, x):
         self.calls += 1
-        return self.inner(self.image)
+        return self.image
 
 
-def context(output, teacher_image, features=None):
-    frozen = {"t": FrozenNetwork(Constant(teacher_image), "t")}
-    return KDContext(1, torch.zeros(1, 1, 1, 1), None, Pass(output, features or {}), frozen)
+def given(output, teacher):
+    """A context in which the student's output and the teacher are as given."""
+    ctx = context(torch.zeros(1, 1, 1, 1), g=student(nn.Identity()), t=FrozenNetwork(teacher, "t"))
+    ctx.record("g", lambda: output)
+    return ctx
+
+
+def value_of(criterion, output, teacher_image):
+    term = build_term("x", {"type": "LogitsKD", "criterion": criterion})
+    ctx = given(output, Constant(teacher_image))
+    term.prepare(ctx)
+    return term(ctx)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +46,7 @@ def context(output, teacher_image, features=None):
 def test_logits_value(criterion, expected):
     output = torch.tensor([[[[2.0, 0.0], [5.0, 1.0]]]], dtype=torch.float64)
     teacher = torch.tensor([[[[1.0, 3.0], [5.0, -1.0]]]], dtype=torch.float64)
-    value = build_term("x", {"type": "LogitsKD", "criterion": criterion})(context(output, teacher))
-    assert value.item() == pytest.approx(expected, abs=1e-6)
+    assert value_of(criterion, output, teacher).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "charbonnier"])
@@ -46,16 +54,17 @@ def test_logits_gradient(criterion):
     torch.manual_seed(0)
     output = torch.randn(1, 1, 3, 3, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(1, 1, 3, 3, dtype=torch.float64)
-    term = build_term("x", {"type": "LogitsKD", "criterion": criterion})
-    assert torch.autograd.gradcheck(lambda o: term(context(o, teacher)), [output])
+    assert torch.autograd.gradcheck(lambda o: value_of(criterion, o, teacher), [output])
 
 
 def test_teacher_gets_no_gradient_and_runs_once():
+    teacher = Constant(torch.rand(1, 1, 2, 2))
     output = torch.rand(1, 1, 2, 2, requires_grad=True)
-    ctx = context(output, torch.rand(1, 1, 2, 2))
+    ctx = given(output, teacher)
     term = build_term("x", {"type": "LogitsKD"})
+    term.prepare(ctx)
     (term(ctx) + term(ctx)).backward()
-    teacher = ctx._frozen["t"].net
+    assert output.grad.abs().sum() > 0
     assert teacher.image.grad is None
     assert teacher.calls == 1
 
@@ -77,3 +86,22 @@ def test_build_term_refuses_wrong_arguments():
         build_term("x", {"type": "LogitsKD", "teecher": "t"})
     with pytest.raises(KeyError, match="Did you mean 'LogitsKD'"):
         build_term("x", {"type": "LogitKD"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"type": "DCR", "step": []}, "step a list of positive"),
+        ({"type": "DCR", "step": [0]}, "step a list of positive"),
+        ({"type": "DMM", "temperature": 0.0}, "temperature must be above 0"),
+        ({"type": "DCR", "gaussian_noise_prob": 5}, "gaussian_noise_prob must be between 0 and 1, not 5"),
+        ({"type": "DCR", "update_decay": 5}, "update_decay must be between 0 and 1, not 5"),
+        ({"type": "LCR", "prob": -0.1}, "prob must be between 0 and 1, not -0.1"),
+        ({"type": "DUKD", "prob": 2}, "prob must be between 0 and 1, not 2"),
+        ({"type": "DUKD", "form": "other"}, "form must be release or symmetric, not other"),
+        ({"type": "DUKD", "zoom_in": False, "zoom_out": False}, "both false"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_term("x", options)

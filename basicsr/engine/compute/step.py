@@ -108,10 +108,7 @@ class GradientStep:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
         bad = self.guard.bad_step(iteration, losses, gradients(self.parameters))
         for optimizer in self.optimizers:
-            if self.scaler.is_enabled():
-                self.scaler.step(optimizer)  # itself skips a step whose gradients are not finite
-            else:
-                step_unless(optimizer, bad)
+            step_unless(optimizer, bad)  # not the scaler's step, which judges each optimiser by its own gradients
         self.scaler.update()
 
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,301 @@
+"""The networks that terms see: how they are found, built, probed and refused."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from basicsr.distill.term import KDTerm
+from basicsr.utils.registry import ARCH_REGISTRY, KD_REGISTRY
+
+from .helpers import NETWORKS, Counted, build, distil, network, small_batch, take_step
+
+
+@ARCH_REGISTRY.register()
+class Body(Counted):
+    """×2, of ``body.0`` … ``body.3`` of one width."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.head = nn.Conv2d(3, width, 1)
+        self.body = nn.Sequential(*(nn.Conv2d(width, width, 1) for _ in range(4)))
+        self.tail = nn.Sequential(nn.Conv2d(width, 3, 1), nn.Upsample(scale_factor=2))
+
+    def forward(self, x):
+        self.note(x)
+        return self.tail(self.body(self.head(x)))
+
+
+@ARCH_REGISTRY.register()
+class Restless(nn.Module):
+    """×2 with batch statistics and dropout, whose passes leave traces."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.drop = nn.Dropout(0.5)
+        self.up = nn.Upsample(scale_factor=2)
+
+    def forward(self, x):
+        return self.up(self.drop(self.norm(x)))
+
+
+@pytest.fixture
+def messages(caplog, monkeypatch):
+    """The warnings and what is logged besides."""
+    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
+    caplog.set_level(logging.INFO, "basicsr")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def random_state_unchanged(block):
+    before = torch.get_rng_state()
+    block()
+    return torch.equal(torch.get_rng_state(), before)
+
+
+# Probing.
+
+
+def test_one_forward_of_each_network_for_all_taps():
+    pairs = [[f"body.{i}", f"body.{i}"] for i in range(4)]
+    networks = {"g": {"type": "Body"}, "t": {"type": "Body", "width": 6}}
+    terms = {name: {"type": "FitNets", "pairs": pairs} for name in ("one", "other")} | {"kd": {"type": "LogitsKD"}}
+    distillation = build(terms, networks)
+    assert network(distillation, "g").calls == [(2, False)]
+    assert network(distillation, "t").calls == [(2, False)]
+    assert network(distillation, "g_ema").calls == []
+
+
+def test_a_tap_that_comes_later_is_probed_for():
+    networks = {"g": {"type": "Body"}, "t": {"type": "Body", "width": 6}}
+    own = build({"kd": {"type": "LogitsKD"}}, networks).networks
+    assert own.tap("t", "body.1") == {"body.1": (1, 6, 16, 16)}
+    assert own.tap("t", "body.*") == {f"body.{i}": (1, 6, 16, 16) for i in range(4)}
+    assert own.shape_at("t", "body.1", scale=2) == (1, 6, 32, 32)
+    assert own.output_shape("g") == (1, 3, 32, 32)
+
+
+def test_probing_leaves_no_trace():
+    """Neither in the statistics of a network in training nor in the random numbers nor in its mode."""
+    networks = {"g": {"type": "Restless"}, "t": {"type": "Restless"}}
+    distillation = build({}, networks)
+    own = distillation.networks
+    before = {key: value.clone() for key, value in network(distillation, "g").state_dict().items()}
+    network(distillation, "t")
+    for name in ("g", "t", "g_ema"):
+        assert random_state_unchanged(lambda name=name: own.probe(name))
+    after = network(distillation, "g").state_dict()
+    assert after["norm.num_batches_tracked"] == 0
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
+    assert network(distillation, "g").training and not network(distillation, "t").training
+
+
+def test_a_network_that_cannot_run_on_a_patch():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return x.view(1, 1)
+
+    ARCH_REGISTRY.register(Odd)
+    message = r"kd_opt.kd: network_t cannot run on a patch \(2, 3, 16, 16\)"
+    with pytest.raises(ValueError, match=message):
+        build({"kd": {"type": "LogitsKD"}}, {**NETWORKS, "t": {"type": "Odd"}})
+
+
+# The student's weights.
+
+
+def test_source_and_copy():
+    networks = build({}).networks
+    assert networks.source("student") is networks["g"].net and networks.source("ema") is networks["g_ema"].net
+    networks.source("ema").shift.data.fill_(0.7)
+    networks.source("student").shift.data.fill_(0.6)
+    for name, value in (("ema", 0.7), ("student", 0.6)):
+        copied = networks.copy_of(name)
+        assert copied.shift.item() == pytest.approx(value)
+        assert not copied.training and not copied.shift.requires_grad
+        copied.shift.data.fill_(0.0)
+        assert networks.source(name).shift.item() == pytest.approx(value)
+    with pytest.raises(ValueError, match="g_ema is the student's average; set train.ema_decay above 0"):
+        build({}, average=False).networks.copy_of("ema")
+
+
+# Refusals.
+
+
+def test_outputs_of_different_shapes():
+    message = (
+        r"train.kd_opt.kd: network_g gives an image of shape \(1, 3, 32, 32\) and network_t one of \(1, 3, 16, 16\); "
+        r"they must agree \(check upscale and the number of output channels\)"
+    )
+    same_size = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 1}
+    with pytest.raises(ValueError, match=message):
+        build({"kd": {"type": "LogitsKD"}}, {**NETWORKS, "t": same_size})
+
+
+def test_a_network_that_is_not_a_section():
+    with pytest.raises(ValueError, match="network_his: must be a section with a type, not True .*DCKDModel"):
+        build({}, {**NETWORKS, "his": True})
+
+
+VGG = {"type": "VGGFeatureExtractor", "layer_name_list": ["conv1_1"], "vgg_type": "vgg11", "weights": "random"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "runtime", "message"),
+    [
+        ("x", {}, {}, "network_x is not defined; frozen networks: network_t, network_vqgan, network_vgg"),
+        ("g", {}, {}, "encoder: g is not a frozen network; name one that is, such as a VGG or a VQGAN"),
+        ("g_ema", {}, {}, "encoder: g_ema is not a frozen network"),
+        ("t", {}, {}, r"network_t \(Doubler\) is not an encoder: it gives an image"),
+        ("vgg", {"latent": True}, {}, r"network_vgg \(VGGFeatureExtractor\) has no codebook; name a VQGAN"),
+        ("vgg", {"layers": ["conv1_1", "conv5_4"]}, {}, r"does not give conv5_4; it gives conv1_1"),
+        ("vqgan", {"layers": ["level6"]}, {}, "does not give level6; it gives level1, .*, level5, latent"),
+        ("vgg", {}, {"vgg": {"mean": [0.5] * 3}}, "runtime.vgg: mean and std are for teachers; .* set by input_range"),
+        ("vgg", {}, {"vgg": {"precision": "fp16"}}, "runtime.vgg.precision: .* in fp16 they vanish .* use bf16"),
+    ],
+)
+def test_encoders_that_do_not_fit(name, arguments, runtime, message):
+    distillation = build({}, {**NETWORKS, "vgg": VGG}, runtime=runtime)
+    with pytest.raises(ValueError, match=message):
+        distillation.networks.encoder(name, **arguments)
+
+
+def test_an_encoder_that_cannot_take_the_images():
+    message = "network_vgg cannot encode the training's 32×32 images"
+    shrinking = {**VGG, "layer_name_list": ["pool5"], "weights": "random"}
+    networks = {**NETWORKS, "vgg": shrinking}
+    distillation = build({}, networks)
+    assert distillation.networks.encoding_shapes(distillation.networks.encoder("vgg"))["pool5"] == (1, 512, 1, 1)
+    distillation = build({}, {**networks, "g": {"type": "Quarter"}})
+    with pytest.raises(ValueError, match=message.replace("32×32", "8×8")):
+        distillation.networks.encoder("vgg")
+
+
+@ARCH_REGISTRY.register()
+class Quarter(nn.Module):
+    """A quarter of the height and width, doubled."""
+
+    def forward(self, x):
+        return x[..., ::2, ::2]
+
+
+# Which networks are built, and when.
+
+
+def test_a_network_that_nobody_uses_is_named_and_not_built(messages):
+    distillation = build({"kd": {"type": "LogitsKD"}}, {**NETWORKS, "t_2": {"type": "Doubler"}})
+    assert list(distillation.networks.frozen.built) == ["t"]
+    unused = [message for message in messages() if "is not used" in message]
+    assert unused == [f"network_{name} is not used by any term or loss, and is not built." for name in ("vqgan", "t_2")]
+    assert "t_2" in distillation.networks and "t_9" not in distillation.networks
+
+
+@KD_REGISTRY.register()
+class Ensemble(KDTerm):
+    """Names its teachers in options of its own shape, and asks for them in ``forward`` only."""
+
+    def __init__(self, teachers: list[dict]):
+        super().__init__()
+        self.teachers = teachers
+
+    def forward(self, ctx):
+        return sum((ctx.output - ctx.run(teacher["name"]).output).abs().mean() for teacher in self.teachers)
+
+
+def test_networks_that_options_name_are_built_in_the_order_of_the_options():
+    networks = {**NETWORKS, "t_2": {"type": "Doubler"}, "t_3": {"type": "Doubler"}}
+    terms = {"many": {"type": "Ensemble", "teachers": [{"name": "t_3"}, {"name": "t_2"}]}, "kd": {"type": "LogitsKD"}}
+    assert list(build(terms, networks).networks.frozen.built) == ["t", "t_2", "t_3"]
+
+
+@KD_REGISTRY.register()
+class Secretive(KDTerm):
+    """Says only in ``forward`` which network it uses."""
+
+    def forward(self, ctx):
+        return (ctx.output - ctx.run("t_2").output).abs().mean()
+
+
+def test_a_network_that_forward_alone_names_is_built_at_its_first_use_without_a_trace(messages):
+    """In the random numbers, so that a resumed run draws what an uninterrupted one does."""
+    networks = {**NETWORKS, "t_2": {"type": "Body"}}
+    distillation = distil({"x": {"type": "Secretive"}}, networks, dtype=torch.float32)
+    assert list(distillation.networks.frozen.built) == []
+    assert random_state_unchanged(lambda: take_step(distillation, small_batch().lq.float()))
+    built = distillation.networks.frozen.built["t_2"]
+    assert not built.net.training and not any(p.requires_grad for p in built.parameters())
+    assert built.net.passes == [2]
+    take_step(distillation, small_batch().lq.float())
+    assert distillation.networks.frozen.built["t_2"] is built and built.net.passes == [2, 2]
+    assert "network_t_2 has RANDOM weights: path.pretrain_network_t_2 is not set." in messages()
+
+
+# Terms that are networks.
+
+
+@KD_REGISTRY.register()
+class MeanOfTeachers(KDTerm):
+    """A network: ``factor`` times the mean of two teachers, the factor being known after ``setup`` alone."""
+
+    def setup(self, networks):
+        networks.require_same_output("t")
+        self.factor = nn.Parameter(torch.tensor(0.5))
+        self.asked = []
+
+    def as_network(self, ctx, key, image):
+        self.asked.append(key)
+        if key != "lq":
+            for name in ("t", "t_2"):
+                ctx.want(name, key, image)
+        return self.factor * (ctx.run("t", key).output + ctx.run("t_2", key).output) / 2
+
+    def forward(self, ctx):
+        return ctx.output.mean()
+
+
+@pytest.mark.parametrize("first", ["kd", "mean"])
+def test_a_term_is_a_network_for_those_before_and_after_it(first):
+    networks = {**NETWORKS, "t_2": {"type": "Doubler", "shift": 0.9}}
+    terms = {"kd": {"type": "LogitsKD", "teacher": "mean"}, "mean": {"type": "MeanOfTeachers"}}
+    distillation = distil(dict(sorted(terms.items(), key=lambda item: item[0] != first)), networks)
+    distillation.terms["mean"].asked.clear()
+    batch = small_batch()
+    _, losses = take_step(distillation, batch.lq, output=batch.output)
+    teachers = [network(distillation, name) for name in ("t", "t_2")]
+    assert [teacher.passes for teacher in teachers] == [[2], [2]]
+    assert distillation.terms["mean"].asked == ["lq"]
+    with torch.no_grad():
+        target = 0.25 * (teachers[0](batch.lq) + teachers[1](batch.lq))
+        assert losses["l_kd"].item() == pytest.approx((batch.output - target).abs().mean().item())
+    losses["l_kd"].backward()
+    assert distillation.terms["mean"].factor.grad.abs() > 0
+
+
+def test_a_term_as_network_sees_views_too():
+    networks = {**NETWORKS, "t_2": {"type": "Doubler", "shift": 0.9}}
+    terms = {"lcr": {"type": "LCR", "teacher": "mean", "prob": 0.0}, "mean": {"type": "MeanOfTeachers"}}
+    distillation = distil(terms, networks)
+    batch = small_batch()
+    _, losses = take_step(distillation, batch.lq, output=batch.output)
+    teachers = [network(distillation, name) for name in ("t", "t_2")]
+    assert [teacher.passes for teacher in teachers] == [[2], [2]]
+    with torch.no_grad():
+        target = 0.25 * (teachers[0](batch.lq) + teachers[1](batch.lq))
+    assert losses["l_lcr"].item() == pytest.approx((batch.output - target).abs().mean().item())
+
+
+def test_a_term_may_not_have_the_name_of_another_network():
+    networks = {**NETWORKS, "t_2": {"type": "Doubler"}}
+    message = "train.kd_opt.t_2 is a network for other terms, but network_t_2 is one already"
+    with pytest.raises(ValueError, match=message):
+        build({"t_2": {"type": "MeanOfTeachers"}}, networks)
+    with pytest.raises(ValueError, match="train.kd_opt.g is a network"):
+        build({"g": {"type": "MeanOfTeachers"}}, networks)
+    build({"t_2": {"type": "LogitsKD"}}, networks)  # not a network
+
+
+def test_a_term_that_is_not_a_network_is_not_found_as_one():
+    with pytest.raises(ValueError, match="train.kd_opt.a: network_b is not defined"):
+        build({"a": {"type": "LogitsKD", "teacher": "b"}, "b": {"type": "LogitsKD"}})
