@@ -6,10 +6,10 @@ from pathlib import Path
 if not __package__:  # run as a file: this checkout comes before any other basicsr that may be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr.utils.openmp import let_waiting_threads_sleep
+from basicsr.utils.openmp import poll_briefly
 
 if "torch" not in sys.modules:
-    let_waiting_threads_sleep()
+    poll_briefly()
 
 import math
 import os

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from basicsr.utils.openmp import OWN_WISHES, let_waiting_threads_sleep
+from basicsr.utils.openmp import OWN_WISHES, SPIN_COUNT, poll_briefly
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,15 +17,15 @@ def _environment(monkeypatch):
         monkeypatch.delenv(name)
 
 
-def test_waiting_threads_sleep():
-    assert let_waiting_threads_sleep()
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+def test_threads_poll_briefly():
+    assert poll_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == SPIN_COUNT
 
 
 @pytest.mark.parametrize("name", OWN_WISHES)
 def test_the_users_own_setting_holds(name, monkeypatch):
     monkeypatch.setenv(name, "1")
-    assert not let_waiting_threads_sleep()
+    assert not poll_briefly()
     assert {key: os.environ.get(key) for key in OWN_WISHES} == {**dict.fromkeys(OWN_WISHES), name: "1"}
 
 
@@ -40,7 +40,7 @@ import importlib.abc, os, sys
 class Recorder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "torch":
-            print(os.environ.get("OMP_WAIT_POLICY"))
+            print(os.environ.get("GOMP_SPINCOUNT"))
             sys.exit()
 
 sys.meta_path.insert(0, Recorder())
@@ -48,4 +48,4 @@ sys.meta_path.insert(0, Recorder())
     environment = {key: value for key, value in os.environ.items() if key not in OWN_WISHES}
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run([sys.executable, "-c", recorder + program], env=environment, capture_output=True, text=True)
-    assert done.stdout == "PASSIVE\n", done.stderr
+    assert done.stdout == f"{SPIN_COUNT}\n", done.stderr
