@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -66,6 +67,7 @@ class Networks:
         if average is not None:
             self._own["g_ema"] = AverageNetwork(average, student.runtime)
         self._terms: dict[str, TermNetwork] = {}
+        self._other_terms: dict[str, KDTerm] = {}
         self._set_up: Callable[[str], None] = lambda name: None
         self._probed: dict[str, Pass] = {}
         for name, options in self._frozen_options.items():
@@ -139,12 +141,16 @@ class Networks:
             if name in self:
                 raise ValueError(f"train.kd_opt.{name} is a network for other terms, but network_{name} is one already")
         self._terms = {name: TermNetwork(term) for name, term in own.items()}
+        self._other_terms = {name: term for name, term in terms.items() if name not in own}
         self._set_up = set_up
 
     def _build(self, name: str) -> FrozenNetwork:
         if name not in self._frozen_options:
             if name == "g_ema":
                 raise ValueError("g_ema is the student's average; set train.ema_decay above 0")
+            if name in self._other_terms:
+                kind = type(self._other_terms[name]).__name__
+                raise ValueError(f"{name} ({kind}) is a term and not a network: it has no as_network()")
             known = ", ".join(f"network_{key}" for key in self._frozen_options) or "none is defined"
             raise ValueError(
                 f"network_{name} is not defined; frozen networks: {known}. Add network_{name}: {{type: …}}"
@@ -237,7 +243,7 @@ class Networks:
             if isinstance(self[network], TermNetwork):
                 ctx = _ProbeContext(0, self._probe_batch(*self.patch_size), self.find)
                 ctx.probe = self.probe
-                with torch.no_grad(), preserved_rng():
+                with torch.no_grad(), _untouched(self["g"].net):
                     self._probed[network] = KDContext.run(ctx, network)
             else:
                 self._probed[network] = self._try(network, self._probe_batch(*self.patch_size))
@@ -249,15 +255,11 @@ class Networks:
         network = self[name]
         net, patch = network.net, batch[INPUT]
         run = net if name == "g" else network.run  # the bare student: nothing is to be synchronised
-        statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
-        with preserved_rng(), network.taps.recording(watch=True) as features:
+        with _untouched(net), network.taps.recording(watch=True) as features:
             try:
                 output = run(patch)
             except RuntimeError as error:
                 raise ValueError(f"{network.label} cannot run on a patch {tuple(patch.shape)}: {error}") from error
-            finally:
-                for buffer, value in statistics:
-                    buffer.copy_(value)
         return Pass(output, features)
 
     def _probe_batch(self, height: int, width: int) -> Batch:
@@ -336,6 +338,18 @@ class _ProbeContext(KDContext):
 
     def run(self, network: str, key: str = INPUT) -> Pass:
         return self.probe(network) if key == INPUT else super().run(network, key)
+
+
+@contextmanager
+def _untouched(net: nn.Module) -> Iterator[None]:
+    """A block after which a network's buffers, such as batch statistics, and the generators are as they were."""
+    statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    with preserved_rng():
+        try:
+            yield
+        finally:
+            for buffer, value in statistics:
+                buffer.copy_(value)
 
 
 def _of_one(tensor: torch.Tensor) -> Shape:

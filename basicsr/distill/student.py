@@ -71,10 +71,6 @@ class TermNetwork(PassNetwork):
     batches = False
 
     def __init__(self, term: KDTerm) -> None:
-        if type(term).as_network is KDTerm.as_network:
-            raise ValueError(
-                f"train.kd_opt.{term.name} ({type(term).__name__}) is a term and not a network: it has no as_network()"
-            )
         self.term = term
         self.label = f"the network of train.kd_opt.{term.name}"
         self.taps = FeatureTaps(nn.Module(), self.label)
