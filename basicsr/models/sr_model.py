@@ -33,13 +33,14 @@ class SRModel(BaseModel):
     """Trains ``network_g`` to map ``lq`` to ``gt``, and distils it where ``train.kd_opt`` names terms.
 
     An iteration is: losses and gradients of each part of the batch (:meth:`compute_losses`), the step of ``optim_g``,
-    :meth:`train_others`, the average, the terms' own steps. A subclass changes what it needs.
+    :meth:`train_others`, the terms' own steps, the average. A subclass changes what it needs.
 
     Attributes:
         net_g: The trained network, maybe wrapped in DDP.
         net_g_ema: Its moving average, when ``train.ema_decay`` is above 0.
         batch: What the data sets gave, by key.
         lq: Input, ``(B, C, h, w)``. gt: Target, ``(B, C, H, W)``, where there is one. output: The network's output.
+        outputs: The outputs for the parts of the batch, without gradients, for :meth:`train_others`.
         distillation: The terms of ``train.kd_opt`` and their networks; without terms it does nothing.
         step_g: The gradient step of ``optim_g``.
     """
@@ -277,8 +278,10 @@ class SRModel(BaseModel):
         """One iteration. When no loss is active at it, the network stays as it is."""
         self.timer.start(measure=current_iter % self.print_freq == 0)
         parts = self._current_batch().chunks(self.accumulate)
-        losses = self.step_g(current_iter, parts, lambda part: self.compute_losses(current_iter, part), self.combine)
+        self.outputs = []
+        losses = self.step_g(current_iter, parts, lambda part: self._losses_of_part(current_iter, part), self.combine)
         losses |= self.train_others(current_iter, parts)
+        losses |= self.distillation.train_own(current_iter)
         self.log_dict = self.reduce_loss_dict(losses) | self.distillation.take_logs()
         if self.balance is not None:
             self.log_dict |= self.balance.weights()
@@ -288,15 +291,22 @@ class SRModel(BaseModel):
         self.distillation.after_step(current_iter)
         self.timer.end()
 
-    def train_others(self, current_iter: int, parts: list[Batch]) -> dict[str, Tensor]:
-        """What is trained between the step of ``optim_g`` and the average: the terms' own networks.
+    def _losses_of_part(self, current_iter: int, part: Batch) -> dict[str, Tensor]:
+        losses = self.compute_losses(current_iter, part)
+        self.outputs.append(self.output.detach())
+        return losses
 
-        A recipe with a discriminator trains it here.
+    def train_others(self, current_iter: int, parts: list[Batch]) -> dict[str, Tensor]:
+        """Train the recipe's other networks, such as a discriminator, after the step of ``optim_g``.
+
+        Args:
+            current_iter: The iteration.
+            parts: The parts of the batch; what the network made of them is in ``outputs``.
 
         Returns:
             The losses by the name they are logged under.
         """
-        return self.distillation.train_own(current_iter)
+        return {}
 
     def _make_step(self) -> GradientStep:
         train = self.opt["train"]
