@@ -81,7 +81,8 @@ class SRModel(BaseModel):
             self._check_accumulation()
             self.init_training_settings()
             if self.distillation is None:
-                self._adopt_own_settings()
+                self.distillation = self._no_distillation()
+            self._adopt_own_losses()
             if self.optimizer_g is not None:
                 self.step_g = self._make_step()
 
@@ -120,20 +121,26 @@ class SRModel(BaseModel):
         self.setup_optimizers()
         self.setup_schedulers()
 
-    def _adopt_own_settings(self) -> None:
-        """Take over what a plug-in's own ``init_training_settings``, written for BasicSR, has prepared.
+    def _no_distillation(self) -> Distillation:
+        """What takes the place of the terms where a plug-in's own ``init_training_settings`` has not built them.
 
         Raises:
-            ValueError: If the options name distillation terms, which it has not built.
+            ValueError: If the options name terms.
         """
         if any((self.opt["train"].get("kd_opt") or {}).values()):
             raise ValueError(
                 f"train.kd_opt: {type(self).__name__} prepares the training itself (init_training_settings) and so "
                 f"builds no distillation terms; call super().init_training_settings() there, or remove kd_opt"
             )
-        self.distillation = self._make_distillation()
-        own = {"pix": getattr(self, "cri_pix", None), "percep": getattr(self, "cri_perceptual", None)}
-        self.supervised = [SupervisedLoss(loss, label) for label, loss in own.items() if loss is not None]
+        return self._make_distillation()
+
+    def _adopt_own_losses(self) -> None:
+        """Take over the losses that a plug-in, written for BasicSR, has set as ``cri_pix`` and ``cri_perceptual``."""
+        for label, name in (("pix", "cri_pix"), ("percep", "cri_perceptual")):
+            loss = getattr(self, name, None)
+            if loss is not None and all(supervised.loss is not loss for supervised in self.supervised):
+                others = [supervised for supervised in self.supervised if supervised.label != label]
+                self.supervised = [*others, SupervisedLoss(loss, label)]
 
     def _init_ema(self) -> None:
         net = self.runtime.lay_out(build_network(self.opt["network_g"]))
@@ -182,6 +189,8 @@ class SRModel(BaseModel):
 
     def setup_optimizers(self) -> None:
         """Make the optimiser of ``network_g``, with the terms' parameters in it, and the terms' own."""
+        if self.distillation is None:
+            self.distillation = self._no_distillation()
         options = dict(self.opt["train"]["optim_g"])
         self.optimizer_g = self.get_optimizer(options.pop("type"), self.trained_groups(), **options)
         self.optimizers.append(self.optimizer_g)
