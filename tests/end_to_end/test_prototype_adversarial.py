@@ -48,7 +48,7 @@ def assert_moved(own, by_hand, rate):
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_each_loss_trains_its_own_network(runner, options, batch, parts):
-    """The student's gradient has nothing of ``own_loss``, which detaches nothing, nor the discriminator's of the rest."""
+    """The student has no gradient of ``own_loss``, which detaches nothing, and the discriminator none of the others."""
     options["datasets"]["train"]["batch_size_per_gpu"] = 2
     options["train"] |= {"ema_decay": 0, "optim_g": {"type": "SGD", "lr": 0.1}, "accumulate": parts}
     options["train"]["kd_opt"]["adv"] |= {"trains": "SGD", "lr": 0.2}
