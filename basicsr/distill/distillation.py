@@ -197,7 +197,7 @@ class Distillation:
                     raise ValueError(
                         f"train.kd_opt.{name}: {', '.join(sorted(clash))} is the name of another loss; rename the term"
                     )
-                if term.schedule.log_grad and ctx.iteration % self._print_freq == 0:
+                if own and term.schedule.log_grad and ctx.iteration % self._print_freq == 0:
                     self._logs |= compare(name, sum(own.values()))
                 weighted |= own
         if self._own_steps.keys() & active.keys():

@@ -75,12 +75,16 @@ class Privileged(KDTerm):
 class CrossKD(KDTerm):
     """``mean |T_tail(r(F_S)) − T|``: the student's feature goes on through the teacher; r is a 1×1 convolution.
 
-    With ``keep`` above 0 the teacher's feature stays at so large a part of the positions (MiPKD's mixture).
+    With ``keep`` above 0 the teacher's feature stays at so large a part of the positions (MiPKD's mixture). ``lr`` is
+    the learning rate of r, the student's when absent.
     """
 
-    def __init__(self, student: str, path: str, keep: float = 0.0, teacher: str = "t"):
+    def __init__(self, student: str, path: str, keep: float = 0.0, lr: float | None = None, teacher: str = "t"):
         super().__init__()
-        self.student, self.path, self.keep, self.teacher = student, path, keep, teacher
+        self.student, self.path, self.keep, self.lr, self.teacher = student, path, keep, lr, teacher
+
+    def parameter_groups(self):
+        return [{"params": list(self.adapter.parameters()), "lr": self.lr}] if self.lr else super().parameter_groups()
 
     def taps(self):
         return [("g", self.student), (self.teacher, self.path)]
@@ -110,6 +114,24 @@ class Reference(KDTerm):
 
     def forward(self, ctx):
         return F.l1_loss(ctx.output, ctx.run("g_ema").output)
+
+
+@KD_REGISTRY.register()
+class BatchDistances(KDTerm):
+    """The distances between the batch's mean colours, the student's beside the teacher's (RKD)."""
+
+    needs_whole_batch = True
+
+    def __init__(self, teacher: str = "t"):
+        super().__init__()
+        self.teacher = teacher
+
+    def prepare(self, ctx):
+        ctx.want(self.teacher)
+
+    def forward(self, ctx):
+        distances = [torch.pdist(ctx.run(name).output.mean((2, 3))) for name in ("g", self.teacher)]
+        return F.smooth_l1_loss(*distances)
 
 
 @KD_REGISTRY.register()

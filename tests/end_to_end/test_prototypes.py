@@ -99,21 +99,23 @@ def run_tail(teacher, lq, feature, block):
     return teacher.conv_last(teacher.upsample(deep)) + teacher.mean
 
 
-def test_the_student_s_feature_through_the_teacher_s_tail(runner, options, batch):
+@pytest.mark.parametrize("lr", [None, 0.3])
+def test_the_student_s_feature_through_the_teacher_s_tail(runner, options, batch, lr):
     """Value and gradient are those of the tail run by itself; the student is trained by this term alone."""
     options["train"] |= {"ema_decay": 0, "optim_g": {"type": "SGD", "lr": 0.1}}
     options["train"].pop("pixel_opt")
-    options["train"]["kd_opt"] = {"cross": {"type": "CrossKD", "student": "body.0", "path": "body.1"}}
+    options["train"]["kd_opt"] = {"cross": {"type": "CrossKD", "student": "body.0", "path": "body.1", "lr": lr}}
     model = runner.build(options)
+    assert model.get_current_learning_rate() == ([0.1, lr] if lr else [0.1])
     teacher, lq = model.frozen["t"].net, batch["lq"]
     student, adapter = copy.deepcopy(model.get_bare_model(model.net_g)), copy.deepcopy(model.terms["cross"].adapter)
     feature = adapter(student.body[0](student.conv_first(lq - student.mean)))
     loss = (run_tail(teacher, lq, feature, 1) - teacher(lq)).abs().mean()
     loss.backward()
     assert step(model, batch)["l_cross"] == pytest.approx(loss.item(), rel=1e-5)
-    for own, by_hand in ((model.net_g, student), (model.terms["cross"].adapter, adapter)):
+    for own, by_hand, rate in ((model.net_g, student, 0.1), (model.terms["cross"].adapter, adapter, lr or 0.1)):
         for name, parameter in by_hand.named_parameters():
-            moved = parameter.detach() - (0 if parameter.grad is None else 0.1 * parameter.grad)
+            moved = parameter.detach() - (0 if parameter.grad is None else rate * parameter.grad)
             torch.testing.assert_close(own.get_parameter(name).detach(), moved, rtol=1e-4, atol=1e-7)
     assert student.conv_first.weight.grad.norm() > 0
     assert student.body[1].conv1.weight.grad is None, "what lies behind the feature is not trained by it"
@@ -138,8 +140,10 @@ def test_mixed_paths_in_a_compiled_teacher(runner, options):
 def test_mixed_paths_resume_with_their_masks(options, resumes_exactly):
     options["imports"].append(str(Path(__file__).with_name("fault_plugin.py")))
     mix = {"type": "CrossKD", "student": "body.1", "path": "body.2", "keep": 0.5}
-    options["train"]["kd_opt"] = {"mix": mix, "again": {**mix, "start": 6}}
+    options["train"]["kd_opt"] = {"mix": {**mix, "lr": 4e-3}, "again": {**mix, "start": 6}}
     folder = resumes_exactly(options, "7:SIGKILL")
+    state = torch.load(folder / "training_states" / "12.state", weights_only=True)
+    assert [group["lr"] for group in state["optimizers"][0]["param_groups"]] == [1e-3, 2e-3], "halved after iteration 6"
     assert len(values(folder, "l_mix")) == 12
     assert values(folder, "l_mix")[5:] != values(folder, "l_again"), "each term has its own masks"
 
@@ -179,6 +183,7 @@ def test_a_mean_of_teachers(runner, options, batch, monkeypatch, learnt):
     """It stands behind the term that uses it."""
     options["network_t_2"] = {**options["network_t"], "num_feat": 8}
     mean = {"type": "MeanTeacher", "teachers": ["t", "t_2"], "weights": [0.3, 0.7], "learnt": learnt}
+    mean["log_grad"] = True  # of which there is none: it has no loss
     options["train"] |= {"ema_decay": 0, "optim_g": {"type": "SGD", "lr": 0.1}}
     options["train"]["kd_opt"] = {"logits": {"type": "LogitsKD", "teacher": "mean"}, "mean": mean}
     model = runner.build(options)
@@ -242,3 +247,20 @@ def test_a_slimmable_student(runner, options, batch, norm):
     folder = runner.train(options)
     assert len(values(folder, "l_slim")) == 12
     assert weights(folder).keys() == twin.state_dict().keys()
+
+
+# Samples that are compared with each other
+
+
+def test_a_term_that_needs_the_whole_batch(runner, options, batch):
+    options["train"]["kd_opt"] = {"rkd": {"type": "BatchDistances"}}
+    model = runner.build(options)
+    with torch.no_grad():
+        colours = [net(batch["lq"]).mean((2, 3)) for net in (model.net_g, model.frozen["t"].net)]
+    own, other = ((one[0] - one[1]).norm().item() for one in colours)
+    assert step(model, batch)["l_rkd"] == pytest.approx((own - other) ** 2 / 2, rel=1e-3)
+    options["train"]["accumulate"] = 3
+    with pytest.raises(
+        ValueError, match="kd_opt.rkd: BatchDistances compares the samples .* set train.accumulate to 1"
+    ):
+        runner.train(options)
