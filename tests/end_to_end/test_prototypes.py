@@ -264,3 +264,33 @@ def test_a_term_that_needs_the_whole_batch(runner, options, batch):
         ValueError, match="kd_opt.rkd: BatchDistances compares the samples .* set train.accumulate to 1"
     ):
         runner.train(options)
+
+
+# Several processes
+
+
+def test_two_ranks_do_what_one_does(launcher, options):
+    """With half of the batch each; passes of the student, its features and learnt weights under DDP."""
+    options["network_g"] = {"type": "SlimmableNet", "width": 6}
+    options["network_t_2"] = {**options["network_t"], "num_feat": 8}
+    mean = {"type": "MeanTeacher", "teachers": ["t", "t_2"], "weights": [0.3, 0.7], "learnt": True}
+    options["train"]["kd_opt"] = {
+        "logits": {"type": "LogitsKD", "teacher": "mean"},
+        "mean": mean,
+        "narrow": {"type": "LogitsKD", "teacher": "slim"},
+        "slim": {"type": "WideStudent", "width": 2},
+        "cross": {"type": "CrossKD", "student": "first", "path": "body.1"},
+        "ref": {"type": "Reference"},
+    }
+    for world in (1, 2):
+        options["datasets"]["train"]["batch_size_per_gpu"] = 4 // world
+        runs = launcher.start_ranks(world, {**options, "name": f"world_{world}"})
+        assert [run.wait() for run in runs] == [0] * world, runs[0].text[-3000:]
+    folders = [launcher.root / "experiments" / f"world_{world}" for world in (1, 2)]
+    for name in ("l_logits", "l_narrow", "l_slim", "l_cross", "l_ref"):
+        one, two = (values(folder, name) for folder in folders)
+        assert len(one) == 12
+        assert two == pytest.approx(one, rel=2e-3, abs=1e-6)
+    one, two = (torch.load(f / "training_states" / "12.state", weights_only=True)["terms"] for f in folders)
+    torch.testing.assert_close(two["mean"]["weights"], one["mean"]["weights"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(two["cross"], one["cross"], rtol=1e-3, atol=1e-4)
