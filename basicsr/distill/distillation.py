@@ -16,6 +16,7 @@ from basicsr.engine.compute.step import GradientStep, without_gradients
 from basicsr.engine.distributed import broadcast_module
 from basicsr.engine.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.option_types import strings_in
 
 from . import build_term
 from .context import KDContext
@@ -95,8 +96,10 @@ class Distillation:
 
     def _set_up_terms(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         as_networks = {name: TermNetwork(term) for name, term in self.terms.items() if is_network(term)}
-        self.networks.offer(as_networks, self._set_up)
-        named = [_strings(sections[name]) | _strings(_own_attributes(term)) for name, term in self.terms.items()]
+        others = {name: type(term).__name__ for name, term in self.terms.items() if name not in as_networks}
+        self.networks.offer(as_networks, others, self._set_up)
+        # Those that an option of a term names are used by it.
+        named = [strings_in(sections[name]) | strings_in(_own_attributes(term)) for name, term in self.terms.items()]
         self.networks.frozen.build(set().union(*named))
         for name, term in self.terms.items():
             with _naming(name):
@@ -205,7 +208,7 @@ class Distillation:
                     raise ValueError(
                         f"train.kd_opt.{name}: {', '.join(sorted(clash))} is the name of another loss; rename the term"
                     )
-                if term.schedule.log_grad and ctx.iteration % self._print_freq == 0:
+                if own and term.schedule.log_grad and ctx.iteration % self._print_freq == 0:
                     self._logs |= compare(name, sum(own.values()))
                 weighted |= own
         if self._own_steps.keys() & active.keys():
@@ -301,14 +304,3 @@ def _naming(name: str) -> Iterator[None]:
 
 def _own_attributes(term: KDTerm) -> dict[str, Any]:
     return {key: value for key, value in vars(term).items() if key not in ("name", "schedule")}
-
-
-def _strings(value: Any) -> set[str]:
-    """The strings in nested options: those that are a network's name say that a term uses it."""
-    if isinstance(value, str):
-        return {value}
-    if isinstance(value, Mapping):
-        return set().union(*map(_strings, value.values())) if value else set()
-    if isinstance(value, (list, tuple)):
-        return set().union(*map(_strings, value)) if value else set()
-    return set()

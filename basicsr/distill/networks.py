@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -59,6 +60,7 @@ class Networks:
         if average is not None:
             self._own["g_ema"] = AverageNetwork(average, student.runtime)
         self._terms: dict[str, PassNetwork] = {}
+        self._other_terms: dict[str, str] = {}
         self._set_up: Callable[[str], None] = lambda name: None
         self._probed: dict[str, Pass] = {}
 
@@ -88,6 +90,8 @@ class Networks:
             return self._terms[name]
         if name == "g_ema":
             raise ValueError("g_ema is the student's average; set train.ema_decay above 0")
+        if name in self._other_terms and name not in self.frozen:
+            raise ValueError(f"{name} ({self._other_terms[name]}) is a term and not a network: it has no as_network()")
         return self.frozen[name]
 
     def find(self, name: str) -> PassNetwork:
@@ -103,11 +107,14 @@ class Networks:
     def __contains__(self, name: str) -> bool:
         return name in self._own or name in self._terms or name in self.frozen
 
-    def offer(self, networks: Mapping[str, PassNetwork], set_up: Callable[[str], None]) -> None:
+    def offer(
+        self, networks: Mapping[str, PassNetwork], others: Mapping[str, str], set_up: Callable[[str], None]
+    ) -> None:
         """Make known the terms that are networks.
 
         Args:
             networks: They, by the term's name.
+            others: The class of each other term by its name, for messages.
             set_up: Called with the name of one before its shapes are asked for.
 
         Raises:
@@ -116,7 +123,7 @@ class Networks:
         for name in networks:
             if name in self:
                 raise ValueError(f"train.kd_opt.{name} is a network for other terms, but network_{name} is one already")
-        self._terms = dict(networks)
+        self._terms, self._other_terms = dict(networks), dict(others)
         self._set_up = set_up
 
     # The student's weights.
@@ -194,7 +201,7 @@ class Networks:
             if self[network].asks_for_passes:
                 ctx = _ProbeContext(0, self._probe_batch(*self.patch_size), self.find)
                 ctx.probe = self.probe
-                with torch.no_grad(), preserved_rng():
+                with torch.no_grad(), _untouched(self["g"].net):
                     self._probed[network] = KDContext.run(ctx, network)
             else:
                 self._probed[network] = self._try(network, self._probe_batch(*self.patch_size))
@@ -206,15 +213,11 @@ class Networks:
         network = self[name]
         net, patch = network.net, batch[INPUT]
         run = net if name == "g" else network.run  # the bare student: nothing is to be synchronised
-        statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
-        with preserved_rng(), network.taps.recording(watch=True) as features:
+        with _untouched(net), network.taps.recording(watch=True) as features:
             try:
                 output = run(patch)
             except RuntimeError as error:
                 raise ValueError(f"{network.label} cannot run on a patch {tuple(patch.shape)}: {error}") from error
-            finally:
-                for buffer, value in statistics:
-                    buffer.copy_(value)
         return Pass(output, features)
 
     def _probe_batch(self, height: int, width: int) -> Batch:
@@ -293,6 +296,18 @@ class _ProbeContext(KDContext):
 
     def run(self, network: str, key: str = INPUT) -> Pass:
         return self.probe(network) if key == INPUT else super().run(network, key)
+
+
+@contextmanager
+def _untouched(net: nn.Module) -> Iterator[None]:
+    """A block after which a network's buffers, such as batch statistics, and the generators are as they were."""
+    statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    with preserved_rng():
+        try:
+            yield
+        finally:
+            for buffer, value in statistics:
+                buffer.copy_(value)
 
 
 def _of_one(tensor: torch.Tensor) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ class BaseModel(Validating):
                 # A schedule of torch.optim goes on from the last rate, which must be its own and not the warm-up's.
                 for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr()):
                     group["lr"] = rate
-                scheduler.step()
+                _advance(scheduler, is_first=current_iter == 2)
         if current_iter < warmup_iter:
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
@@ -310,3 +311,14 @@ class BaseModel(Validating):
 
     def load_extra_training_state(self, state: dict) -> None:
         """Restore what :meth:`extra_training_state` saved."""
+
+
+def _advance(scheduler: torch.optim.lr_scheduler.LRScheduler, is_first: bool) -> None:
+    """Step a schedule. At its first step PyTorch warns if its optimiser has taken none, which is no mistake here: a
+    term may start later, and a step whose gradients are not finite is skipped."""
+    if not is_first:
+        scheduler.step()
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
+        scheduler.step()

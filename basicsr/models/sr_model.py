@@ -28,7 +28,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from .base_model import BaseModel
 from .plugin_support import require_no_terms, require_trained_terms, require_used_terms
-from .supervision import SupervisedLoss, SupervisedLosses, build_supervised_losses
+from .supervision import SupervisedLosses, build_supervised_losses
 
 
 @MODEL_REGISTRY.register()
@@ -36,13 +36,14 @@ class SRModel(BaseModel):
     """Trains ``network_g`` to map ``lq`` to ``gt``, and distils it where ``train.kd_opt`` names terms.
 
     An iteration is: losses and gradients of each part of the batch (:meth:`compute_losses`), the step of ``optim_g``,
-    :meth:`train_others`, the average, the terms' own steps. A subclass changes what it needs.
+    :meth:`train_others`, the terms' own steps, the average. A subclass changes what it needs.
 
     Attributes:
         net_g: The trained network, maybe wrapped in DDP.
         net_g_ema: Its moving average, when ``train.ema_decay`` is above 0.
         batch: What the data sets gave, by key.
         lq: Input, ``(B, C, h, w)``. gt: Target, ``(B, C, H, W)``, where there is one. output: The network's output.
+        outputs: The outputs for the parts of the batch, without gradients, for :meth:`train_others`.
         distillation: The terms of ``train.kd_opt`` and their networks; without terms it does nothing.
         step_g: The gradient step of ``optim_g``.
     """
@@ -82,7 +83,8 @@ class SRModel(BaseModel):
             self._prints = 0
             self.init_training_settings()
             if self.distillation is None:
-                self._adopt_own_settings()
+                self.distillation = self._no_distillation()
+            self._adopt_own_losses()
             require_trained_terms(type(self).__name__, self.distillation, self.optimizers)
             if self.optimizer_g is not None:
                 self.step_g = self._make_step()
@@ -116,12 +118,15 @@ class SRModel(BaseModel):
         self.setup_optimizers()
         self.setup_schedulers()
 
-    def _adopt_own_settings(self) -> None:
-        """Take over what a plug-in's own ``init_training_settings``, written for BasicSR, has prepared."""
+    def _no_distillation(self) -> Distillation:
+        """What takes the place of the terms where a plug-in's own ``init_training_settings`` has not built them."""
         require_no_terms(type(self).__name__, self.opt["train"])
-        self.distillation = self.make_distillation()
-        own = {"pix": getattr(self, "cri_pix", None), "percep": getattr(self, "cri_perceptual", None)}
-        self.supervised = SupervisedLosses(SupervisedLoss(loss, label) for label, loss in own.items() if loss)
+        return self.make_distillation()
+
+    def _adopt_own_losses(self) -> None:
+        """Take over the losses that a plug-in, written for BasicSR, has set as ``cri_pix`` and ``cri_perceptual``."""
+        self.supervised.adopt("pix", getattr(self, "cri_pix", None))
+        self.supervised.adopt("percep", getattr(self, "cri_perceptual", None))
 
     def _init_ema(self) -> None:
         net = self.runtime.lay_out(build_network(self.opt["network_g"]))
@@ -167,6 +172,8 @@ class SRModel(BaseModel):
 
     def setup_optimizers(self) -> None:
         """Make the optimiser of ``network_g``, with the terms' parameters in it, and the terms' own."""
+        if self.distillation is None:
+            self.distillation = self._no_distillation()
         options = dict(self.opt["train"]["optim_g"])
         self.optimizer_g = self.get_optimizer(options.pop("type"), self.trained_groups(), **options)
         self.optimizers.append(self.optimizer_g)
@@ -249,8 +256,10 @@ class SRModel(BaseModel):
         """One iteration. When no loss is active at it, the network stays as it is."""
         self.timer.start(measure=current_iter % self.print_freq == 0)
         parts = self._current_batch().chunks(self.accumulate)
-        losses = self.step_g(current_iter, parts, lambda part: self.compute_losses(current_iter, part), self.combine)
+        self.outputs = []
+        losses = self.step_g(current_iter, parts, lambda part: self._losses_of_part(current_iter, part), self.combine)
         losses |= self.train_others(current_iter, parts)
+        losses |= self.distillation.train_own(current_iter)
         self.log_dict = self.reduce_loss_dict(losses) | self.distillation.take_logs()
         if self.balance is not None:
             self.log_dict |= self.balance.weights()
@@ -260,15 +269,22 @@ class SRModel(BaseModel):
         self.distillation.after_step(current_iter)
         self.timer.end()
 
-    def train_others(self, current_iter: int, parts: list[Batch]) -> dict[str, Tensor]:
-        """What is trained between the step of ``optim_g`` and the average: the terms' own networks.
+    def _losses_of_part(self, current_iter: int, part: Batch) -> dict[str, Tensor]:
+        losses = self.compute_losses(current_iter, part)
+        self.outputs.append(self.output.detach())
+        return losses
 
-        A recipe with a discriminator trains it here.
+    def train_others(self, current_iter: int, parts: list[Batch]) -> dict[str, Tensor]:
+        """Train the recipe's other networks, such as a discriminator, after the step of ``optim_g``.
+
+        Args:
+            current_iter: The iteration.
+            parts: The parts of the batch; what the network made of them is in ``outputs``.
 
         Returns:
             The losses by the name they are logged under.
         """
-        return self.distillation.train_own(current_iter)
+        return {}
 
     def _make_step(self) -> GradientStep:
         train = self.opt["train"]

@@ -40,6 +40,12 @@ class SupervisedLosses:
         """What the log may call them."""
         return [f"l_{label}" for label in self.modules] + (["l_style"] if "percep" in self.modules else [])
 
+    def adopt(self, label: str, module: nn.Module | None) -> None:
+        """Take a loss of a plug-in's own in place of the one with this label, if there is one and it is another."""
+        if module is not None and self.modules.get(label) is not module:
+            others = [loss for loss in self._losses if loss.label != label]
+            self._losses = [*others, SupervisedLoss(module, label)]
+
     def prepare(self, ctx: KDContext) -> None:
         """Announce the images that are to be encoded for them."""
         for loss in self._active(ctx):

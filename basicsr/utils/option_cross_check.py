@@ -235,11 +235,15 @@ def _check_losses(report: Reporter, opt: Section) -> None:
         start, end = term.get("start", 1), term.get("end")
         if isinstance(start, (int, float)) and isinstance(end, (int, float)) and end < start:
             report.problem((*key, "end"), f"{end} is before the term's start, {start}, so it would never count")
-        _check_networks_of_term(report, key, term, _network_names(opt))
+        others = [str(other) for other in terms if other != name]
+        _check_networks_of_term(report, key, term, _network_names(opt), others)
 
 
-def _check_networks_of_term(report: Reporter, key: Key, term: Section, names: list[str]) -> None:
-    """The networks that one of our terms asks for, in its options or by default, exist."""
+def _check_networks_of_term(report: Reporter, key: Key, term: Section, names: list[str], terms: list[str]) -> None:
+    """The networks that one of our terms asks for, in its options or by default, exist.
+
+    Another term may be one, and so may the student's average; whether they are is seen when the run is built.
+    """
     if not is_ours("distillation term", term):
         return
     parameters = inspect.signature(find_registered("distillation term", term["type"])).parameters
@@ -251,7 +255,7 @@ def _check_networks_of_term(report: Reporter, key: Key, term: Section, names: li
         wanted["pairs", index] = pair.get("network", "t") if isinstance(pair, dict) else "t"
     known = ", ".join(f"network_{name}" for name in names)
     for where, network in wanted.items():
-        if isinstance(network, str) and network not in names:
+        if isinstance(network, str) and network not in (*names, *terms, "g_ema"):
             report.problem((*key, *where), f"network_{network} is not defined; there is {known}")
 
 

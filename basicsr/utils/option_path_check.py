@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any, Literal
 
 from .option_report import Reporter, Section, datasets_of, is_ours, section_of
-from .option_types import shown
+from .option_shape import find_registered
+from .option_types import shown, strings_in
 from .option_yaml import Key
 
 
@@ -47,8 +49,33 @@ def check_files(report: Reporter, opt: Section, is_train: bool) -> None:
             elif str(key).startswith("meta_info"):
                 _require(report, ("datasets", name, key), value, "file" if ours else None)
     for key, value in section_of(opt, "path").items():
-        if isinstance(value, str) and str(key).startswith(("pretrain_network_", "resume_state")) and "://" not in value:
+        if not isinstance(value, str) or "://" in value:
+            continue
+        name = str(key).removeprefix("pretrain_network_")
+        if name != key and is_train and not _may_be_used(opt, name):
+            if not os.path.exists(os.path.expanduser(value)):
+                report.notice(("path", key), f"{value} does not exist; no term or loss names network_{name}")
+        elif name != key or str(key).startswith("resume_state"):
             _require(report, ("path", key), value, "file")
+
+
+def _may_be_used(opt: Section, name: str) -> bool:
+    """Whether a training may build ``network_<name>``: frozen ones that no term or loss names are not built."""
+    if name == "t" or not is_ours("model", {"type": opt.get("model_type")}):
+        return True
+    train = section_of(opt, "train")
+    terms = [term for term in section_of(train, "kd_opt").values() if isinstance(term, dict)]
+    named = {name for term in terms for name in _defaults(term.get("type"))}
+    return name in find_registered("model", opt["model_type"]).trained or name in named | strings_in(train)
+
+
+def _defaults(term: Any) -> set[str]:
+    """What the parameters of a term name by default."""
+    try:
+        parameters = inspect.signature(find_registered("distillation term", term)).parameters.values()
+    except (KeyError, TypeError):
+        return set()  # that there is no such term has been reported
+    return {parameter.default for parameter in parameters if isinstance(parameter.default, str)}
 
 
 def _require(report: Reporter, key: Key, path: str, kind: Literal["file", "folder"] | None) -> None:

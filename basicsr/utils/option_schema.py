@@ -82,13 +82,13 @@ class KDTermOptions(Registered):
     loss_weight: float = 1.0
     """Factor of the term in the total loss."""
     start: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 1
-    """First iteration in which the term counts."""
+    """First iteration in which the term is active."""
     end: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = None
-    """Last iteration in which the term counts; to the end of the training when absent."""
+    """Last iteration in which the term is active; to the end of the training when absent."""
     ramp: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 0
     """Iterations over which the weight grows linearly from 0, from `start` on."""
     log_grad: bool = False
-    """Log the norm of the term's gradient and its cosine with the pixel loss's."""
+    """Log the norm of the term's gradient and its cosine with that of the supervised losses."""
 
 
 class OptimizerOptions(Registered):
@@ -194,7 +194,8 @@ class TrainOptions(Section):
     scheduler: SchedulerOptions
     """Learning rate schedule, stepped every iteration."""
     accumulate: Annotated[int, Field(ge=1)] = 1
-    """Parts into which each batch is divided to need less memory; the gradients are those of the whole batch."""
+    """Parts into which each batch is divided to need less memory. The gradients are those of the whole batch for losses
+    that are means over samples; a ratio, such as DCR's, differs, and terms that compare samples are refused."""
     max_bad_steps: Annotated[int, Field(ge=1)] = 100
     """The training stops when so many steps in a row were skipped because gradients were not finite."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None

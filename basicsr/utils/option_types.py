@@ -161,3 +161,11 @@ def shown(value: Any) -> str:
     else:
         text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def strings_in(value: Any) -> set[str]:
+    """The strings in nested options, the keys of sections aside."""
+    if isinstance(value, str):
+        return {value}
+    parts = value.values() if isinstance(value, abc.Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return {text for part in parts for text in strings_in(part)}

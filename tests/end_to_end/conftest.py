@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -112,6 +113,18 @@ class Runner:
         self.monkeypatch.setattr(sys, "argv", ["train.py", "-opt", self.write(options), *arguments])
         train_pipeline(str(self.root))
         return self.root / "experiments" / options["name"]
+
+    def build(self, options: dict):
+        """The recipe as train.py builds it, for single steps."""
+        from basicsr.models import build_model
+        from basicsr.utils.options import read_options
+
+        opt, _ = read_options(self.write(options), is_train=True)
+        opt |= {"dist": False, "rank": 0, "world_size": 1, "is_train": True}
+        for name, section in opt["datasets"].items():
+            section["phase"] = name.split("_")[0]
+        torch.manual_seed(opt["manual_seed"])
+        return build_model(opt)
 
     def test(self, options: dict, *arguments: str) -> Path:
         """Test in this process; returns the results' folder."""
@@ -243,3 +256,53 @@ def launcher(tmp_path, monkeypatch):
     launcher = Launcher(tmp_path)
     yield launcher
     launcher.close()
+
+
+def assert_equal(one, other, where):
+    """Two nested values are equal, tensors bit for bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}: {key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, (a, b) in enumerate(zip(one, other)):
+            assert_equal(a, b, f"{where}: {index}")
+    else:
+        assert one == other, where
+
+
+@pytest.fixture
+def resumes_exactly(launcher):
+    """Check that a run that is killed, or stopped by SIGTERM, in an iteration and resumed ends as one that is not.
+
+    Called with options that import fault_plugin.py, and with signals as ``<iteration>:<name>``; every file that the
+    last iteration leaves must be the same, bit for bit. Returns the folder of the run without a stop.
+    """
+
+    def check(options: dict, *faults: str, world: int = 1) -> Path:
+        def finish(runs):
+            codes = [run.wait() for run in runs]
+            assert codes == [0] * len(runs), "\n".join(run.text[-3000:] for run in runs)
+
+        experiments, last = launcher.root / "experiments", options["train"]["total_iter"]
+        finish(launcher.start_ranks(world, {**options, "name": "whole"}))
+        for index, fault in enumerate(faults):
+            stopped = {**options, "name": f"stopped_{index}"}
+            runs = launcher.start_ranks(world, stopped, each={world - 1: {"FAULT": f"step:{fault}"}})
+            codes = [run.wait() for run in runs]
+            assert codes[-1] == (-signal.SIGKILL if "SIGKILL" in fault else 75), runs[-1].text[-3000:]
+            finish(launcher.start_ranks(world, stopped, "--auto_resume"))
+            files = [f"training_states/{last}.state"]
+            files += [f"models/{file.name}" for file in (experiments / "whole" / "models").glob("*_latest.pth")]
+            for file in files:
+                one, other = (
+                    torch.load(experiments / name / file, weights_only=True) for name in ("whole", stopped["name"])
+                )
+                assert_equal(one, other, file)
+        return experiments / "whole"
+
+    return check
