@@ -139,7 +139,7 @@ class Distillation:
         for network in frozen.values():
             network.runtime.have_compiled(network.net)
         if self.terms:
-            get_root_logger().info(wiring_report(self._student.net, frozen, self.terms, self._opt))
+            get_root_logger().info(wiring_report(self._student, frozen, self.terms, self._opt))
         for name in self.networks.frozen.unused:
             get_root_logger().warning(f"network_{name} is not used by any term or loss, and is not built.")
 

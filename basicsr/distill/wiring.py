@@ -8,18 +8,18 @@ from typing import Any
 from torch import nn
 
 from .frozen import FrozenNetwork
+from .student import StudentNetwork
 from .term import KDTerm
 
 
 def wiring_report(
-    student: nn.Module, frozen: Mapping[str, FrozenNetwork], terms: Mapping[str, KDTerm], opt: dict
+    student: StudentNetwork, frozen: Mapping[str, FrozenNetwork], terms: Mapping[str, KDTerm], opt: dict
 ) -> str:
     """Two tables: the networks, and for each term the modules it compares."""
     path = opt["path"]
     networks = [["network", "type", "parameters", "role", "precision", "weights"]]
-    precision = ((opt.get("runtime") or {}).get("g") or {}).get("precision", "fp32")
     networks.append(
-        ["network_g", type(student).__name__, _count(student), "student, trained", precision]
+        ["network_g", type(student.net).__name__, _count(student.net), "student, trained", student.runtime.precision]
         + [str(path.get("pretrain_network_g") or "from scratch")]
     )
     for name, network in frozen.items():
