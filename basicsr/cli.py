@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import basicsr
+from basicsr.utils.openmp import poll_briefly
 
 EXTRAS = {
     "iqa": ("torchvision", "lpips"),
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 where something is wrong.
     """
+    poll_briefly()
     args = _parser().parse_args(argv)
     try:
         return args.run(args)

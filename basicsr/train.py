@@ -6,6 +6,11 @@ from pathlib import Path
 if not __package__:  # run as a file: this checkout comes before any other basicsr that may be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from basicsr.utils.openmp import poll_briefly
+
+if "torch" not in sys.modules:
+    poll_briefly()
+
 import math
 import os
 from os import path as osp

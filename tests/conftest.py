@@ -1,9 +1,13 @@
 """Shared fixtures. Tests run on one thread so that they neither fight for cores nor depend on their number."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+# No form is measured, here or in a process that a test starts, so that results do not depend on a measurement.
+os.environ["BASICSR_FORMS"] = "default"
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -6,6 +6,9 @@ Shape suffixes: B images, W windows of an image, H heads, N tokens of a window, 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,8 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from basicsr.utils.fastest import Forms, measurable, power_of_two
+from basicsr.utils.machine import cpu_unit
+
 AttentionForm = Literal["matmul", "sdpa"]
 
+FORMS = Forms("attention", "matmul", "sdpa")
+TIMED_WINDOWS = 64  # more make no form relatively faster
+EMULATED = tuple(dtype for dtype in (torch.bfloat16, torch.float16) if cpu_unit(dtype) is None)  # on this CPU
 MASKED = -100.0  # the published constant: exp(−100) vanishes beside exp(0) in every precision, and bf16 holds it
 
 
@@ -74,14 +83,39 @@ def shift_mask(
 
 
 def fastest_form(qkv: Tensor, dropout_p: float = 0.0) -> AttentionForm:
-    """The form to use for such tokens.
+    """The form to use for such tokens (3, B, W, H, N, D).
 
-    On a CPU it is what ``scripts/benchmark/attention.py`` measures: for 8×8 windows, matrix products are as fast as the
-    fused kernel forward in float32, 1.3 to 2 times as fast with the backward pass (the fused kernel has no gradient for
-    the bias and falls back to a slower path), and 2 to 4 times in bfloat16. On CUDA the fused kernel is meant to keep
-    the scores out of memory. Dropout of attention weights is left to PyTorch.
+    On a CPU it is measured (:mod:`basicsr.utils.fastest`). Unless it is, it is matrix products, which
+    ``scripts/benchmark/attention.py`` shows to be as fast as the fused kernel forward in float32 and 1.3 to 2 times as
+    fast with the backward pass (the fused kernel has no gradient for the bias and falls back to a slower path); but the
+    fused kernel where the CPU only emulates the dtype, since PyTorch's batched products are then ten times slower than
+    its fused kernel. On CUDA the fused kernel is meant to keep the scores out of memory. Dropout of attention weights
+    is left to PyTorch.
     """
-    return "sdpa" if qkv.is_cuda or dropout_p > 0 else "matmul"
+    if qkv.is_cuda or dropout_p > 0:
+        return "sdpa"
+    default: AttentionForm = "sdpa" if qkv.dtype in EMULATED else "matmul"
+    if not measurable(qkv):
+        return default
+    windows = min(power_of_two(qkv.shape[1] * qkv.shape[2]), TIMED_WINDOWS)
+    shape = (3, 1, windows, *qkv.shape[3:])
+    grad = torch.is_grad_enabled() and qkv.requires_grad
+    case = (*(f"{size}{name}" for size, name in zip(shape[2:], "WHND")), "grad" if grad else "forward")
+    return FORMS.fastest(qkv.dtype, case, default, partial(_computations, shape, qkv.dtype, grad))  # type: ignore[return-value]
+
+
+def _computations(shape: tuple[int, ...], dtype: torch.dtype, grad: bool) -> dict[str, Callable[[], Any]]:
+    """Attention in each form, on made-up tokens of such a shape, to be timed."""
+    qkv = torch.linspace(-1, 1, math.prod(shape)).view(shape).to(dtype).requires_grad_(grad)
+    bias = torch.zeros(shape[3], shape[4], shape[4], dtype=dtype, requires_grad=grad)
+    grad_out = qkv[0].detach()
+
+    def compute(form: AttentionForm) -> None:
+        out = window_attention(qkv, bias, form=form)
+        if grad:
+            torch.autograd.grad(out, (qkv, bias), grad_out)
+
+    return {form: partial(compute, form) for form in FORMS.forms}
 
 
 def window_attention(

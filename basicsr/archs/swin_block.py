@@ -7,28 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arch_util import DropPath, trunc_normal_
 from .attention import relative_position_bias, relative_position_index, shift_mask, window_attention
-
-
-class TokenLinear(nn.Linear):
-    """A linear layer on the last axis, computed as a 1×1 convolution where that is faster.
-
-    PyTorch's float32 matrix product on a CPU is MKL's, its convolution oneDNN's; for tokens of a few hundred channels
-    the latter was measured twice as fast on AMD processors, forward and backward.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        tokens = x.numel() // self.in_features
-        images = 16 if tokens % 16 == 0 else 1  # on one thread, PyTorch passes to oneDNN only batches of 16 or more
-        image = x.reshape(images, -1, 1, self.in_features).permute(0, 3, 1, 2)
-        out = F.conv2d(image, self.weight[:, :, None, None], self.bias)
-        return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+from .token_linear import TokenLinear
 
 
 class Mlp(nn.Module):

@@ -4,7 +4,8 @@ State-dict keys are those of the authors' release (github.com/JingyunLiang/SwinI
 its variants are here: classical, lightweight and real-world super-resolution, denoising, and JPEG artefact removal.
 
 Inside the transformer, images are tokens (B, H·W, C) in row order. Seen as (B, C, H, W) the same memory is
-channels-last, which convolutions take as it is, so that going from tokens to image and back copies nothing.
+channels-last, which convolutions take as it is, so that going from tokens to image and back copies nothing. The
+reconstruction part, of which images are larger, is in the layout that is fastest (:mod:`~basicsr.archs.conv_layout`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .arch_util import Upsample, pad_to_multiple, to_2tuple, trunc_normal_
 from .attention import shift_mask
+from .conv_layout import to_fastest_layout
 from .size_requirement import SizeRequirement
 from .swin_block import SwinTransformerBlock
 
@@ -280,11 +282,11 @@ class SwinIR(nn.Module):
         shallow = self.conv_first(x)
         deep = self.conv_after_body(self.forward_features(shallow)) + shallow
         if self.upsampler == "pixelshuffle":
-            out = self.conv_last(self.upsample(self.conv_before_upsample(deep)))
+            out = self.conv_last(self.upsample(to_fastest_layout(self.conv_before_upsample(deep))))
         elif self.upsampler == "pixelshuffledirect":
             out = self.upsample(deep)
         elif self.upsampler == "nearest+conv":
-            feat = self.conv_before_upsample(deep)
+            feat = to_fastest_layout(self.conv_before_upsample(deep))
             for conv in [self.conv_up1, self.conv_up2] if self.upscale == 4 else [self.conv_up1]:
                 feat = self.lrelu(conv(F.interpolate(feat, scale_factor=2, mode="nearest")))
             out = self.conv_last(self.lrelu(self.conv_hr(feat)))

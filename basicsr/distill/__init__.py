@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from basicsr.utils.registry import KD_REGISTRY
-
-if TYPE_CHECKING:
-    from .term import KDTerm
 
 __all__ = ["build_term"]
 
 
-def build_term(name: str, opt: dict) -> KDTerm:
+def build_term(name: str, opt: dict) -> Any:
     """The distillation term that a section of ``train.kd_opt`` describes.
 
     Args:

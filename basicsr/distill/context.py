@@ -12,10 +12,10 @@ from basicsr.engine.batch import Batch
 from basicsr.engine.timing import StepTimer
 
 from .encoders import BatchImage, Encoding, Encodings, FrozenEncoder, PassOutput, Source
-from .passes import INPUT, Pass, Passes, PassNetwork
+from .passes import INPUT, Pass, PassContext, Passes, PassNetwork
 
 
-class KDContext:
+class KDContext(PassContext):
     """One batch as the terms see it.
 
     Before any term is computed, each one's ``prepare`` announces what it will ask for. So a network sees all its inputs

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from basicsr.engine.runtime import NetworkRuntime, PrecisionName
+from basicsr.engine.compute.precision import PrecisionOption, resolve_precision
+from basicsr.engine.runtime import NetworkRuntime
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import KD_REGISTRY
 
@@ -84,7 +85,7 @@ class DCR(KDTerm):
         input_range: InputRange = "[0,1]",
         num_neg: int = 4,
         history_source: Literal["ema", "student"] = "ema",
-        history_precision: PrecisionName = "fp32",
+        history_precision: PrecisionOption = "fp32",
         update_decay: float = 0.1,
         step: Sequence[int] = (1000, 2000, 3000),
         gaussian_blur_prob: float = 0.0,
@@ -103,7 +104,8 @@ class DCR(KDTerm):
         self.input_range = input_range
         self.num_neg = num_neg
         self.history_source = history_source
-        self.history_runtime = NetworkRuntime(history_precision)
+        self.history_precision = history_precision
+        self.history_runtime = NetworkRuntime()  # until setup, which knows the device
         self.update_decay = update_decay
         self.step = list(step)
         self.degrade = Degradation(gaussian_blur_prob, resize_prob, gaussian_noise_prob, gray_noise_prob)
@@ -132,7 +134,9 @@ class DCR(KDTerm):
                 f"network_{self.encoder} has {len(levels)} levels, but there are {len(self.weights)} weights"
             )
         self.history = networks.copy_of(self.history_source)
-        self.history_runtime = replace(networks.runtime, precision=self.history_runtime.precision)
+        label = f"train.kd_opt.{self.name}.history_precision"
+        precision = resolve_precision(self.history_precision, networks.device, label)
+        self.history_runtime = replace(networks.runtime, precision=precision)
         self.history_runtime.have_compiled(self.history)
         row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
         self._rows = [{**row, "module_shape": shape, "adapter": "–"}]

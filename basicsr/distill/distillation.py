@@ -23,6 +23,7 @@ from .gradient_log import GradientComparison
 from .networks import Networks
 from .student import StudentNetwork
 from .term import KDTerm
+from .term_network import TermNetwork, is_network
 from .wiring import wiring_report
 
 
@@ -93,7 +94,8 @@ class Distillation:
                 )
 
     def _set_up_terms(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
-        self.networks.offer(self.terms, self._set_up)
+        as_networks = {name: TermNetwork(term) for name, term in self.terms.items() if is_network(term)}
+        self.networks.offer(as_networks, self._set_up)
         named = [_strings(sections[name]) | _strings(_own_attributes(term)) for name, term in self.terms.items()]
         self.networks.frozen.build(set().union(*named))
         for name, term in self.terms.items():
@@ -111,9 +113,15 @@ class Distillation:
         term = self.terms[name]
         with _naming(name):
             term.setup(self.networks)
+            term.to(self._device)
             optimizers = term.optimizers(self.networks)
         broadcast_module(term)
         if optimizers:
+            if type(term).own_loss is KDTerm.own_loss:
+                raise ValueError(
+                    f"train.kd_opt.{name}: {type(term).__name__} has optimizers() and so needs own_loss(ctx), the loss "
+                    f"that they minimise"
+                )
             own = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
             limit = self._opt["train"].get("max_bad_steps", 100)
             self._own_steps[name] = GradientStep(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,11 +11,9 @@ from .adapters import AdapterKind, build_adapter
 from .context import KDContext
 from .layout import Layout
 from .matching import Match, Resize, describe_layouts
+from .networks import Networks
 from .pairs import Feature, PairOption, PairPattern, SideLayouts
 from .term import KDTerm
-
-if TYPE_CHECKING:
-    from .networks import Networks
 
 
 class FeatureTerm(KDTerm):

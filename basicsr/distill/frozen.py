@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basicsr.engine.runtime import NetworkRuntime, PrecisionName
+from basicsr.engine.compute.precision import PrecisionOption, resolve_precision
+from basicsr.engine.runtime import NetworkRuntime
 
 from .passes import PassNetwork
 from .taps import FeatureTaps
@@ -19,7 +20,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
     Args:
         net: The network, on its device.
         name: Its suffix in the options: ``t`` for ``network_t``.
-        precision: The precision it computes in; the results are always float32.
+        precision: The precision it computes in, ``auto`` being made concrete; the results are always float32.
         channels_last: Whether it computes in that memory layout.
         compile: Whether it is compiled.
         mean: Per channel; the network is given ``(x − mean) / std``. None for 0.
@@ -32,19 +33,20 @@ class FrozenNetwork(nn.Module, PassNetwork):
         self,
         net: nn.Module,
         name: str,
-        precision: PrecisionName = "fp32",
+        precision: PrecisionOption = "fp32",
         channels_last: bool = False,
         compile: bool = False,
         mean: list[float] | None = None,
         std: list[float] | None = None,
     ) -> None:
         super().__init__()
+        device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        precision = resolve_precision(precision, device, f"runtime.{name}.precision")
         self.runtime = NetworkRuntime(precision, channels_last, compile)
         self.net = self.runtime.lay_out(self.runtime.store(net.requires_grad_(False).eval()))
         self.name = name
         self.label = f"network_{name}"
         self.taps = FeatureTaps(net, self.label)
-        device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self.normalised = mean is not None or std is not None
         width = len(mean if mean is not None else std) if self.normalised else 1
         self.register_buffer("mean", _per_channel(mean or [0.0] * width, device), persistent=False)

@@ -19,8 +19,7 @@ from .encoders import FrozenEncoder, InputRange
 from .frozen import FrozenNetwork
 from .frozen_networks import FrozenNetworks
 from .passes import INPUT, Pass, PassNetwork
-from .student import AverageNetwork, StudentNetwork, TermNetwork
-from .term import KDTerm
+from .student import AverageNetwork, StudentNetwork
 
 Shape = tuple[int, ...]
 SourceName = Literal["ema", "student"]
@@ -59,7 +58,7 @@ class Networks:
         self._own: dict[str, PassNetwork] = {"g": student}
         if average is not None:
             self._own["g_ema"] = AverageNetwork(average, student.runtime)
-        self._terms: dict[str, TermNetwork] = {}
+        self._terms: dict[str, PassNetwork] = {}
         self._set_up: Callable[[str], None] = lambda name: None
         self._probed: dict[str, Pass] = {}
 
@@ -104,18 +103,20 @@ class Networks:
     def __contains__(self, name: str) -> bool:
         return name in self._own or name in self._terms or name in self.frozen
 
-    def offer(self, terms: Mapping[str, KDTerm], set_up: Callable[[str], None]) -> None:
-        """Make the terms that are networks known.
+    def offer(self, networks: Mapping[str, PassNetwork], set_up: Callable[[str], None]) -> None:
+        """Make known the terms that are networks.
 
         Args:
-            terms: All terms by name.
+            networks: They, by the term's name.
             set_up: Called with the name of one before its shapes are asked for.
+
+        Raises:
+            ValueError: If a network has that name already.
         """
-        own = {name: term for name, term in terms.items() if type(term).as_network is not KDTerm.as_network}
-        for name in own:
+        for name in networks:
             if name in self:
                 raise ValueError(f"train.kd_opt.{name} is a network for other terms, but network_{name} is one already")
-        self._terms = {name: TermNetwork(term) for name, term in own.items()}
+        self._terms = dict(networks)
         self._set_up = set_up
 
     # The student's weights.
@@ -190,7 +191,7 @@ class Networks:
     def probe(self, network: str) -> Pass:
         """The pass over two random training patches that shapes are learnt from; run once."""
         if network not in self._probed:
-            if isinstance(self[network], TermNetwork):
+            if self[network].asks_for_passes:
                 ctx = _ProbeContext(0, self._probe_batch(*self.patch_size), self.find)
                 ctx.probe = self.probe
                 with torch.no_grad(), preserved_rng():

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
 from .context import KDContext
 from .layout import FeatureLayout, Layout, find_layout
-
-if TYPE_CHECKING:
-    from .networks import Networks
+from .networks import Networks
 
 
 class SideLayouts(TypedDict, total=False):

@@ -6,15 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .taps import FeatureTaps, cut
-
-if TYPE_CHECKING:
-    from .context import KDContext
 
 INPUT = "lq"
 """The key of the pass over the batch's own input."""
@@ -37,6 +34,27 @@ class Pass:
         return Pass(self.output.detach(), {path: feature.detach() for path, feature in self.features.items()})
 
 
+class PassContext(ABC):
+    """Where passes are asked for: the iteration, as a network sees it that asks for passes of others."""
+
+    @abstractmethod
+    def want(
+        self,
+        network: str,
+        key: str = INPUT,
+        image: Tensor | None = None,
+        *,
+        grad: bool | None = None,
+        replace: Mapping[str, Tensor] | None = None,
+        **inputs: Any,
+    ) -> None:
+        """Announce a pass."""
+
+    @abstractmethod
+    def run(self, network: str, key: str = INPUT) -> Pass:
+        """The result of a pass."""
+
+
 class PassNetwork(ABC):
     """A network as distillation sees it.
 
@@ -44,13 +62,13 @@ class PassNetwork(ABC):
         label: What messages call it: ``network_t``.
         part: What the log calls the time of its passes: ``teacher``.
         taps: Its feature taps.
-        batches: Whether images of several passes may be given to it at once.
+        asks_for_passes: Whether it asks for passes of other networks; each of its own is then run by itself.
     """
 
     label: str
     part: str | None
     taps: FeatureTaps
-    batches: bool = True
+    asks_for_passes: bool = False
 
     @abstractmethod
     def run(self, image: Tensor, **inputs: Any) -> Tensor:
@@ -65,7 +83,7 @@ class PassNetwork(ABC):
         """
         return any(tensor.requires_grad for tensor in tensors)
 
-    def record(self, ctx: KDContext, key: str, image: Tensor, replace: Mapping[str, Tensor], **inputs: Any) -> Pass:
+    def record(self, ctx: PassContext, key: str, image: Tensor, replace: Mapping[str, Tensor], **inputs: Any) -> Pass:
         """Run it and keep the tapped features, in the precision of the image.
 
         Args:
@@ -196,7 +214,7 @@ class Passes:
                 f"the pass '{key}' of {self._find(network).label} is asked for with and without gradients; use two keys"
             )
 
-    def run(self, network: str, key: str, ctx: KDContext) -> Pass:
+    def run(self, network: str, key: str, ctx: PassContext) -> Pass:
         """The result of a pass; with it run all others that were asked for and can be one batch with it."""
         done = self._done.setdefault(network, {})
         if key not in done:
@@ -211,14 +229,14 @@ class Passes:
             together = {
                 name: request
                 for name, request in requests.items()
-                if name == key or (source.batches and name not in done and request.joins(wanted))
+                if name == key or (not source.asks_for_passes and name not in done and request.joins(wanted))
             }
             # The batch's own input comes first, so that the order in which terms stand changes nothing.
             together = dict(sorted(together.items(), key=lambda item: item[0] != INPUT))
             done.update(self._run_together(source, together, ctx))
         return done[key]
 
-    def _run_together(self, network: PassNetwork, requests: dict[str, _Request], ctx: KDContext) -> dict[str, Pass]:
+    def _run_together(self, network: PassNetwork, requests: dict[str, _Request], ctx: PassContext) -> dict[str, Pass]:
         keys, ones = list(requests), list(requests.values())
         counts = [len(request.image) for request in ones]
 
@@ -244,5 +262,6 @@ class Passes:
         other = Passes(self._find, self._part, student_is_constant=True)
         for network, done in self._done.items():
             for key, result in done.items():
-                other.put(network, key, self._requests[network][key].image.detach(), result.detached())
+                image = self._requests[network][key].image
+                other.put(network, key, image.detach() if image.requires_grad else image, result.detached())
         return other

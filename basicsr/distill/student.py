@@ -1,8 +1,7 @@
-"""The student, its average, and terms that are networks, as passes see them."""
+"""The student and its average, as passes see them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,10 +9,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr.engine.runtime import NetworkRuntime
 
-from .context import KDContext
-from .passes import Pass, PassNetwork, require_image
+from .passes import PassNetwork
 from .taps import FeatureTaps
-from .term import KDTerm
 
 
 class StudentNetwork(PassNetwork):
@@ -58,36 +55,3 @@ class AverageNetwork(PassNetwork):
 
     def run(self, image: Tensor, **inputs: Any) -> Tensor:
         return self.runtime.run(self.net, image, **inputs)
-
-
-class TermNetwork(PassNetwork):
-    """A term that offers :meth:`~basicsr.distill.term.KDTerm.as_network`. Each of its passes is run by itself.
-
-    Args:
-        term: The term, built and maybe not set up yet.
-    """
-
-    part = None  # the passes that it asks for are counted as theirs
-    batches = False
-
-    def __init__(self, term: KDTerm) -> None:
-        if type(term).as_network is KDTerm.as_network:
-            raise ValueError(
-                f"train.kd_opt.{term.name} ({type(term).__name__}) is a term and not a network: it has no as_network()"
-            )
-        self.term = term
-        self.label = f"the network of train.kd_opt.{term.name}"
-        self.taps = FeatureTaps(nn.Module(), self.label)
-
-    def wants_gradient(self, tensors: list[Tensor], student_is_constant: bool = False) -> bool:
-        return True  # it depends on what the term does
-
-    def run(self, image: Tensor, **inputs: Any) -> Tensor:
-        raise NotImplementedError("a term needs the context; see record")
-
-    def record(self, ctx: KDContext, key: str, image: Tensor, replace: Mapping[str, Tensor], **inputs: Any) -> Pass:
-        if replace:
-            raise ValueError(f"{self.label} has no taps, so nothing in it can be replaced")
-        output = self.term.as_network(ctx, key, image, **inputs)
-        require_image(output, self.label)
-        return Pass(output)

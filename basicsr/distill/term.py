@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from .context import KDContext
-    from .networks import Networks
+from .context import KDContext
+from .networks import Networks
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
+from .compute.precision import AUTOCAST, PrecisionName
+
 CPU_BATCH = 16
 ENTRANCES = ("features", "latent_from_features")  # where encoders are entered otherwise than by forward
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class NetworkRuntime:
     Attributes:
         precision: ``bf16`` and ``fp16`` compute by autocast, results and a trained network's weights staying float32.
             ``tf32`` lets CUDA's matrix products round their inputs to 10 bits; elsewhere it is ``fp32``. With ``fp32``
-            PyTorch's defaults hold, by which cuDNN's convolutions may use TF32.
+            PyTorch's defaults hold, by which cuDNN's convolutions may use TF32. The options' ``auto`` is made one of
+            these by :func:`~basicsr.engine.compute.precision.resolve_precision`.
         channels_last: Whether weights and inputs are laid out channels-last.
         compile: Whether ``torch.compile`` compiles the network, at its first use.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -85,6 +85,20 @@ class StepTimer:
             return ""
         parts = ", ".join(f"{name} {100 * t / total:.0f} %" for name, t in self.seconds.items() if t > 0.005 * total)
         return f"{total:.3f} s: {parts}"
+
+    def loading_advice(self, workers: Sequence[int]) -> str | None:
+        """What to do where much of the last measured step was spent waiting for data; None where it was not.
+
+        Args:
+            workers: The loader processes of each training set.
+        """
+        if self.loader_share() <= 0.3:
+            return None
+        return (
+            f"{self.loader_share():.0%} of the step is spent waiting for data: raise num_worker_per_gpu (now "
+            f"{', '.join(map(str, workers))}) where there are idle cores, cut the images into sub-images, or use "
+            f"io_backend: memmap."
+        )
 
     def loader_share(self) -> float:
         """The part of the last measured step that was spent waiting for data, in [0, 1]."""

@@ -16,6 +16,7 @@ from basicsr.distill.frozen import FrozenNetwork
 from basicsr.distill.student import StudentNetwork
 from basicsr.engine.batch import Batch
 from basicsr.engine.compute.balance import UncertaintyBalance
+from basicsr.engine.compute.precision import resolve_precision
 from basicsr.engine.compute.step import GradientStep, total
 from basicsr.engine.restore import Restorer, RestoreSettings
 from basicsr.engine.runtime import NetworkRuntime
@@ -26,6 +27,7 @@ from basicsr.utils.option_streams import training_sets
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from .base_model import BaseModel
+from .plugin_support import require_no_terms, require_trained_terms, require_used_terms
 from .supervision import SupervisedLoss, SupervisedLosses, build_supervised_losses
 
 
@@ -78,11 +80,10 @@ class SRModel(BaseModel):
             self.print_freq = (opt.get("logger") or {}).get("print_freq", 100)
             self.supervised = SupervisedLosses()
             self._prints = 0
-            self._check_accumulation()
             self.init_training_settings()
             if self.distillation is None:
                 self._adopt_own_settings()
-            self._check_terms_are_trained()
+            require_trained_terms(type(self).__name__, self.distillation, self.optimizers)
             if self.optimizer_g is not None:
                 self.step_g = self._make_step()
 
@@ -92,21 +93,15 @@ class SRModel(BaseModel):
         for key in ("mean", "std"):
             if options.get(key) is not None:
                 raise ValueError(f"runtime.g.{key}: only a frozen network can be given another normalisation")
-        return NetworkRuntime(**options) if self.is_train else NetworkRuntime()
+        if not self.is_train:
+            return NetworkRuntime()
+        precision = resolve_precision(options.get("precision", "fp32"), self.device, "runtime.g.precision")
+        return NetworkRuntime(**{**options, "precision": precision})
 
     def _load_generator(self, net: nn.Module, default_key: str) -> None:
         path = self.opt["path"]
         strict = path.get("strict_load_g", True)
         self.load_network(net, path["pretrain_network_g"], strict, path.get("param_key_g") or default_key)
-
-    def _check_accumulation(self) -> None:
-        for name, dataset in training_sets(self.opt.get("datasets")).items():
-            size = dataset.get("batch_size_per_gpu", self.accumulate)
-            if size % self.accumulate:
-                raise ValueError(
-                    f"train.accumulate: a batch of {size} (datasets.{name}.batch_size_per_gpu) cannot be divided into "
-                    f"{self.accumulate} equal parts"
-                )
 
     def init_training_settings(self) -> None:
         """Prepare for training: average, losses, optimiser, schedule."""
@@ -122,35 +117,11 @@ class SRModel(BaseModel):
         self.setup_schedulers()
 
     def _adopt_own_settings(self) -> None:
-        """Take over what a plug-in's own ``init_training_settings``, written for BasicSR, has prepared.
-
-        Raises:
-            ValueError: If the options name distillation terms, which it has not built.
-        """
-        if any((self.opt["train"].get("kd_opt") or {}).values()):
-            raise ValueError(
-                f"train.kd_opt: {type(self).__name__} prepares the training itself (init_training_settings) and so "
-                f"builds no distillation terms; call super().init_training_settings() there, or remove kd_opt"
-            )
-        self.distillation = self._make_distillation()
+        """Take over what a plug-in's own ``init_training_settings``, written for BasicSR, has prepared."""
+        require_no_terms(type(self).__name__, self.opt["train"])
+        self.distillation = self.make_distillation()
         own = {"pix": getattr(self, "cri_pix", None), "percep": getattr(self, "cri_perceptual", None)}
         self.supervised = SupervisedLosses(SupervisedLoss(loss, label) for label, loss in own.items() if loss)
-
-    def _check_terms_are_trained(self) -> None:
-        """Refuse a plug-in's own ``setup_optimizers`` that leaves out the terms' parameters or optimisers.
-
-        Raises:
-            ValueError: If so.
-        """
-        trained = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
-        groups = self.distillation.parameter_groups()
-        left_out = [p for group in groups for p in group["params"] if id(p) not in trained]
-        if left_out or any(optimizer not in self.optimizers for optimizer in self.distillation.optimizers):
-            raise ValueError(
-                f"train.kd_opt: {type(self).__name__} makes its optimisers itself (setup_optimizers) and leaves out "
-                f"what the terms train; build optim_g from self.trained_groups() there and add "
-                f"self.distillation.optimizers"
-            )
 
     def _init_ema(self) -> None:
         net = self.runtime.lay_out(build_network(self.opt["network_g"]))
@@ -163,7 +134,7 @@ class SRModel(BaseModel):
     def build_losses(self) -> None:
         """Build the losses that ``train`` names: the distillation terms, and the supervised losses."""
         train = self.opt["train"]
-        self.distillation = self._make_distillation()
+        self.distillation = self.make_distillation()
         networks = self.distillation.networks
         self.supervised = build_supervised_losses(train, self._loss_sections_of_recipe(), networks, self.device)
         losses = self.supervised.modules
@@ -174,7 +145,8 @@ class SRModel(BaseModel):
             self.balance = UncertaintyBalance(names).to(self.device)
         self.distillation.start()
 
-    def _make_distillation(self) -> Distillation:
+    def make_distillation(self) -> Distillation:
+        """The terms that the options name, with their networks."""
         student = StudentNetwork(self.net_g, self.runtime)
         average = getattr(self, "net_g_ema", None)
         return Distillation(self.opt, student, average, self.trained, self.device, self.timer)
@@ -324,12 +296,8 @@ class SRModel(BaseModel):
         Raises:
             ValueError: If a plug-in's own iteration leaves out the distillation terms of the options.
         """
-        if self.is_train and self.distillation.terms and not self.distillation.used:
-            raise ValueError(
-                f"train.kd_opt: {type(self).__name__} trains with an optimize_parameters of its own, which leaves out "
-                f"the distillation terms; compute the losses with self.compute_losses there, or remove kd_opt"
-            )
         if self.step_g is not None:
+            require_used_terms(type(self).__name__, self.distillation)
             logger = get_root_logger()
             for step in self.steps():
                 skipped = step.guard.report()
@@ -337,18 +305,12 @@ class SRModel(BaseModel):
                     logger.warning(skipped)
             if self._prints % 10 == 0 and self.timer.summary():
                 logger.info(f"A step takes {self.timer.summary()}")
-                self._advise_on_loading()
+                sets = training_sets(self.opt.get("datasets")).values()
+                advice = self.timer.loading_advice([section.get("num_worker_per_gpu", 0) for section in sets])
+                if advice:
+                    logger.warning(advice)
             self._prints += 1
         return super().get_current_log()
-
-    def _advise_on_loading(self) -> None:
-        if self.timer.loader_share() > 0.3:
-            sets = training_sets(self.opt["datasets"]).values()
-            workers = ", ".join(str(section.get("num_worker_per_gpu", 0)) for section in sets)
-            get_root_logger().warning(
-                f"{self.timer.loader_share():.0%} of the step is spent waiting for data: raise num_worker_per_gpu (now "
-                f"{workers}) where there are idle cores, cut the images into sub-images, or use io_backend: memmap."
-            )
 
     def test(self) -> None:
         """Restore ``lq`` into ``output`` with the averaged weights, or the trained ones where there is no average."""

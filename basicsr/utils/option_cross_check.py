@@ -9,7 +9,7 @@ from typing import Any
 from .option_path_check import check_files, check_names
 from .option_report import Reporter, Section, datasets_of, is_ours, section_of
 from .option_shape import find_registered
-from .option_streams import sections_of_streams
+from .option_streams import sections_of_streams, training_sets
 from .option_types import shown
 from .option_yaml import Key
 
@@ -173,6 +173,7 @@ def _check_tiles(report: Reporter, opt: Section) -> None:
 def _check_training(report: Reporter, opt: Section) -> None:
     names = [str(name) for name in section_of(opt, "datasets")]
     _check_streams(report, opt, names)
+    _check_accumulation(report, opt)
     for name in names:
         if name.startswith("test"):
             report.problem(("datasets", name), "in training a section is named train… or val…; test… is for test.py")
@@ -192,6 +193,17 @@ def _check_streams(report: Reporter, opt: Section, names: list[str]) -> None:
         report.problem(("datasets",), str(error))
     except (KeyError, TypeError):
         pass  # that there is no such recipe has been reported
+
+
+def _check_accumulation(report: Reporter, opt: Section) -> None:
+    parts = section_of(opt, "train").get("accumulate", 1)
+    for name, dataset in training_sets(section_of(opt, "datasets")).items():
+        size = dataset.get("batch_size_per_gpu") if isinstance(dataset, dict) else None
+        if isinstance(size, int) and isinstance(parts, int) and parts > 0 and size % parts:
+            report.problem(
+                ("train", "accumulate"),
+                f"a batch of {size} (datasets.{name}.batch_size_per_gpu) cannot be divided into {parts} equal parts",
+            )
 
 
 def _check_optimisers(report: Reporter, opt: Section) -> None:

@@ -264,8 +264,9 @@ class DistOptions(Section):
 class RuntimeOptions(Section):
     """How one network computes in training; validation and test always compute in fp32."""
 
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of its forward pass (and, for `g`, of the backward pass); the weights of `g` stay in fp32."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of its forward pass (and, for `g`, of the backward pass); the weights of `g` stay in fp32. `auto`:
+    bf16 where the device computes it natively, else fp32."""
     channels_last: bool = False
     """Lay out weights and images channels-last."""
     compile: bool = False

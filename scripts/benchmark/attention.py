@@ -1,4 +1,4 @@
-"""Time the forms of window attention and print a Markdown table: the measurement behind ``attention.fastest_form``.
+"""Time the forms of window attention and print a Markdown table; what ``attention.fastest_form`` chooses stands last.
 
     python scripts/benchmark/attention.py [--device cpu] [--threads 2] [--repeats 20] [--cpu-time]
 
@@ -96,9 +96,10 @@ def main() -> None:
     print("|---" * (len(forms) + 5) + "|")
     for dim in (60, 180):
         for dtype in (torch.float32, torch.bfloat16):
-            chosen = fastest_form(torch.empty(0, device=options.device, dtype=dtype))
             for shifted in (False, True):
                 for train in (False, True):
+                    shape = (3, BATCH, (SIDE // WINDOW) ** 2, HEADS, WINDOW * WINDOW, dim // HEADS)
+                    chosen = fastest_form(torch.empty(shape, device=options.device, dtype=dtype, requires_grad=train))
                     times = time_forms(forms, dim, dtype, options.device, shifted, train, options)
                     row = [
                         str(dim),

@@ -3,7 +3,9 @@
     python scripts/benchmark/train_step.py --reference FOLDER [--threads 2] [--repeats 7] [--batch 2] [--device cpu]
 
 A step is what an iteration of SRModel does: forward, L1, backward, Adam, average of the weights. BasicSR trains in fp32
-only; its "bf16" row puts its network under the same autocast as ours.
+only; its "bf16" column puts its network under the same autocast as ours. It is left out where the device only emulates
+bf16. Freed memory is kept, for both, as train.py keeps it. ``--cpu-time`` counts the process's CPU time instead of the
+time that passes: on a machine with other jobs, with one thread.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import torch
 from _reference import load_reference
 
 from basicsr.archs import build_network
+from basicsr.engine.compute.precision import native_bf16
 from basicsr.engine.ema import update_ema
+from basicsr.engine.host_memory import keep_freed_memory
 
 SWINIR = {"type": "SwinIR", "upscale": 4, "img_size": 48, "window_size": 8, "depths": [6] * 4, "embed_dim": 60}
 SWINIR |= {"num_heads": [6] * 4, "mlp_ratio": 2, "upsampler": "pixelshuffle", "resi_connection": "1conv"}
@@ -73,18 +77,20 @@ def build_like(net: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(net).requires_grad_(False)
 
 
-def measure(steps: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, float]:
+def measure(
+    steps: dict[str, Callable[[], None]], repeats: int, device: torch.device, clock: Callable[[], float]
+) -> dict[str, float]:
     """Median seconds of each, run in turn, after one run each to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats + 1):
         for name, step in steps.items():
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = clock()
             step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
@@ -95,11 +101,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cpu-time", action="store_true")
     arguments = parser.parse_args()
+    keep_freed_memory()
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     reference = load_reference(arguments.reference, list(MODULES.values()))
 
+    native, reason = native_bf16(device)
+    print(f"bf16 is {'measured' if native else 'left out'}, since {reason}")
     print(f"{arguments.threads} threads, batch {arguments.batch}, LR 48×48, median of {arguments.repeats}, {device}\n")
     print("| network | ours fp32 | theirs fp32 | ratio | ours bf16 | theirs bf16 | ratio | ours bf16 : theirs fp32 |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
@@ -113,15 +124,16 @@ def main() -> None:
         theirs = getattr(reference[MODULES[options["type"]]], options["type"])(**arguments_of_net).to(device)
         theirs.load_state_dict(ours.state_dict())
         steps = {}
-        for bf16 in (False, True):
+        for bf16 in (False, True) if native else (False,):
             steps[f"ours {bf16}"] = our_step(build_like(ours).requires_grad_(True), lq, gt, bf16)
             steps[f"theirs {bf16}"] = their_step(build_like(theirs).requires_grad_(True), lq, gt, bf16)
-        t = measure(steps, arguments.repeats, device)
+        t = measure(steps, arguments.repeats, device, clock)
         cells = []
-        for bf16 in (False, True):
+        for bf16 in (False, True) if native else (False,):
             a, b = t[f"ours {bf16}"], t[f"theirs {bf16}"]
             cells += [f"{1e3 * a:.0f} ms", f"{1e3 * b:.0f} ms", f"{b / a:.2f}×"]
-        print(f"| {title} | {' | '.join(cells)} | {t['theirs False'] / t['ours True']:.2f}× |", flush=True)
+        cells += [f"{t['theirs False'] / t['ours True']:.2f}×"] if native else ["–"] * 4
+        print(f"| {title} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from basicsr.archs import attention
 from basicsr.archs.attention import (
     fastest_form,
     relative_position_bias,
@@ -104,10 +105,27 @@ def test_the_dtype_of_the_tokens_holds_under_autocast():
 def test_dropout_is_left_to_pytorch_and_unbiased():
     qkv, bias, _ = tokens(n=16)
     assert fastest_form(qkv, 0.1) == "sdpa"
-    assert fastest_form(qkv) == "matmul"
     torch.manual_seed(0)
     mean = torch.stack([window_attention(qkv, bias, dropout_p=0.2) for _ in range(400)]).mean(0)
     assert (mean - window_attention(qkv, bias)).abs().max() < 0.25
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_unless_it_is_measured_the_form_follows_from_what_the_cpu_computes_natively(dtype, monkeypatch):
+    qkv, _, _ = tokens(dtype=dtype)
+    for emulated in ((), (torch.bfloat16,)):
+        monkeypatch.setattr(attention, "EMULATED", emulated)
+        attention.FORMS.forget()
+        assert fastest_form(qkv) == ("sdpa" if dtype in emulated else "matmul")
+    attention.FORMS.forget()
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_is_timed_is_what_is_computed(grad):
+    computations = attention._computations((3, 1, 2, 2, 4, 5), torch.float32, grad)
+    assert tuple(computations) == attention.FORMS.forms
+    for compute in computations.values():
+        compute()
 
 
 @pytest.mark.parametrize("window", [1, 2, 7])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from basicsr.archs import build_network
-from basicsr.archs.swin_block import SwinTransformerBlock, TokenLinear
+from basicsr.archs.swin_block import SwinTransformerBlock
 
 SMALL = {"type": "SwinIR", "img_size": 16, "embed_dim": 12, "depths": [2, 3], "num_heads": [2, 3], "window_size": 4}
 SMALL |= {"mlp_ratio": 2, "upscale": 1}
@@ -196,21 +196,6 @@ def test_autocast_stays_close_and_keeps_the_residual_stream_in_float32():
     assert dtypes == [torch.float32, torch.float32, torch.bfloat16]
     assert (out - exact).abs().max() < 0.02
     assert (half - exact).abs().max() < 0.05
-
-
-@pytest.mark.parametrize("tokens", [32, 7])
-def test_token_linear_is_a_linear_layer(tokens):
-    layer = TokenLinear(5, 3)
-    x = torch.randn(2, tokens, 5, requires_grad=True)
-    upstream = torch.randn(2, tokens, 3)
-    exact = x.double() @ layer.weight.double().T + layer.bias.double()
-    expected = torch.autograd.grad(exact, (x, layer.weight, layer.bias), upstream.double())
-    out = layer(x)
-    torch.testing.assert_close(out.double(), exact, rtol=0, atol=1e-5)
-    for grad, reference in zip(
-        torch.autograd.grad(out, (x, layer.weight, layer.bias), upstream), expected, strict=True
-    ):
-        torch.testing.assert_close(grad, reference, rtol=0, atol=1e-4)
 
 
 def test_feature_taps_are_tensors():

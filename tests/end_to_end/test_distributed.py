@@ -167,11 +167,11 @@ def test_a_teacher_without_weights_is_the_same_on_every_rank(launcher, options):
     plugin = launcher.root / "telling.py"
     plugin.write_text(
         "from basicsr.models.kd_model import KDModel\n"
-        "original = KDModel._build_terms\n"
-        "def _build_terms(self):\n"
+        "original = KDModel.setup_optimizers\n"
+        "def setup_optimizers(self):\n"
         "    print('teacher', sum(p.double().sum().item() for p in self.frozen['t'].parameters()), flush=True)\n"
         "    return original(self)\n"
-        "KDModel._build_terms = _build_terms\n"
+        "KDModel.setup_optimizers = setup_optimizers\n"
     )
     options["train"]["total_iter"] = 1
     runs = launcher.start_ranks(2, options | {"imports": [str(plugin)]})

@@ -69,7 +69,7 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(runner, options):
 
 def test_accumulation_must_divide_the_batch(runner, options):
     options["train"]["accumulate"] = 2
-    with pytest.raises(ValueError, match="train.accumulate: a batch of 3 .* cannot be divided into 2 equal parts"):
+    with pytest.raises(ValueError, match="train.accumulate .*: a batch of 3 .* cannot be divided into 2 equal parts"):
         runner.train(options)
 
 

@@ -194,7 +194,7 @@ WRONG = [
     ("val.metrics.psnr.crop_border", "2", "val.metrics.psnr.crop_border: must be an integer, not '2'"),
     ("logger.print_freq", 0, "logger.print_freq: must be an integer ≥ 1, not 0"),
     ("dist_params.port", 0, "dist_params.port: must be an integer ≥ 1 and ≤ 65535 or ~, not 0"),
-    ("runtime.t.precision", "int8", "must be one of 'fp32', 'tf32', 'bf16', 'fp16', not 'int8'"),
+    ("runtime.t.precision", "int8", "must be one of 'auto', 'fp32', 'tf32', 'bf16', 'fp16', not 'int8'"),
     ("runtime.u", {}, "runtime.u: there is no network_u; networks: g, t, his"),
     ("runtime.t.std", None, "runtime.t: mean and std are given together or not at all"),
 ]

@@ -1,0 +1,55 @@
+"""Recipes of plug-ins written for BasicSR: those that leave out distillation terms are refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from basicsr.distill.distillation import Distillation
+
+
+def require_no_terms(recipe: str, train: Mapping[str, Any]) -> None:
+    """Refuse distillation terms for a recipe whose own ``init_training_settings`` calls none of ours.
+
+    Args:
+        recipe: Its class.
+        train: The training options.
+
+    Raises:
+        ValueError: If the options name terms, which it has not built.
+    """
+    if any((train.get("kd_opt") or {}).values()):
+        raise ValueError(
+            f"train.kd_opt: {recipe} prepares the training itself (init_training_settings) and so builds no "
+            f"distillation terms; call super().init_training_settings() there, or remove kd_opt"
+        )
+
+
+def require_trained_terms(recipe: str, distillation: Distillation, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Refuse a recipe whose own ``setup_optimizers`` leaves out the terms' parameters or optimisers.
+
+    Raises:
+        ValueError: If so.
+    """
+    trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    left_out = [p for group in distillation.parameter_groups() for p in group["params"] if id(p) not in trained]
+    if left_out or any(optimizer not in optimizers for optimizer in distillation.optimizers):
+        raise ValueError(
+            f"train.kd_opt: {recipe} makes its optimisers itself (setup_optimizers) and leaves out what the terms "
+            f"train; build optim_g from self.trained_groups() there and add self.distillation.optimizers"
+        )
+
+
+def require_used_terms(recipe: str, distillation: Distillation) -> None:
+    """Refuse a recipe whose own ``optimize_parameters`` leaves out the distillation terms.
+
+    Raises:
+        ValueError: If there are terms, and an iteration has been trained without them.
+    """
+    if distillation.terms and not distillation.used:
+        raise ValueError(
+            f"train.kd_opt: {recipe} trains with an optimize_parameters of its own, which leaves out the distillation "
+            f"terms; compute the losses with self.compute_losses there, or remove kd_opt"
+        )

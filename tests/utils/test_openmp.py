@@ -1,0 +1,51 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from basicsr.utils.openmp import OWN_WISHES, SPIN_COUNT, poll_briefly
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    for name in OWN_WISHES:
+        monkeypatch.setenv(name, "")  # so that what a test sets is undone
+        monkeypatch.delenv(name)
+
+
+def test_threads_poll_briefly():
+    assert poll_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == SPIN_COUNT
+
+
+@pytest.mark.parametrize("name", OWN_WISHES)
+def test_the_users_own_setting_holds(name, monkeypatch):
+    monkeypatch.setenv(name, "1")
+    assert not poll_briefly()
+    assert {key: os.environ.get(key) for key in OWN_WISHES} == {**dict.fromkeys(OWN_WISHES), name: "1"}
+
+
+@pytest.mark.parametrize(
+    "program", ["import basicsr.train", "import basicsr.test", "import basicsr.cli; basicsr.cli.main(['doctor'])"]
+)
+def test_entry_points_set_it_before_torch_is_loaded(program):
+    """The environment is recorded at the moment when torch is looked for."""
+    recorder = """
+import importlib.abc, os, sys
+
+class Recorder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            sys.exit()
+
+sys.meta_path.insert(0, Recorder())
+"""
+    environment = {key: value for key, value in os.environ.items() if key not in OWN_WISHES}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run([sys.executable, "-c", recorder + program], env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{SPIN_COUNT}\n", done.stderr
