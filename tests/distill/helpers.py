@@ -96,7 +96,7 @@ def options(terms, networks=NETWORKS, runtime=None, **train):
         **{f"network_{name}": section for name, section in networks.items()},
         "runtime": runtime or {},
         "path": {},
-        "logger": {"print_freq": 1},
+        "logger": {"print_freq": 2},
         "train": {"kd_opt": terms, **train},
     }
 
@@ -153,6 +153,11 @@ def student(net):
 def context(lq, gt=None, **networks):
     """A context over networks as passes see them."""
     return KDContext(1, batch_of(lq, gt), networks.__getitem__)
+
+
+def images(count=2, side=8, seed=0):
+    """Random images in float32."""
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def small_batch():

@@ -7,11 +7,7 @@ from torch import nn
 from basicsr.distill.encoders import BatchImage, Encoding, FrozenEncoder, PassOutput
 from basicsr.distill.frozen import FrozenNetwork
 
-from .helpers import Counted, Doubler, FiveLevels, context, distil, network, small_batch, student, take_step
-
-
-def images(count=2, side=16, seed=0):
-    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+from .helpers import Counted, Doubler, FiveLevels, context, distil, images, network, small_batch, student, take_step
 
 
 @pytest.fixture
@@ -26,7 +22,7 @@ def encoder(net):
 
 
 def make_context(lq=None, gt=None):
-    return context(images() if lq is None else lq, gt, g=student(Doubler(0.2)), t=FrozenNetwork(Doubler(), "t"))
+    return context(images(2, 16) if lq is None else lq, gt, g=student(Doubler(0.2)), t=FrozenNetwork(Doubler(), "t"))
 
 
 def expected_levels(net, image):
@@ -45,7 +41,7 @@ def assert_levels(encoding, net, image):
 
 def test_images_of_one_size_and_gradient_are_encoded_together(net, encoder):
     ctx = make_context(gt=images(2, 32, seed=1))
-    ctx.want("t", "view", images(3, seed=2))
+    ctx.want("t", "view", images(3, 16, seed=2))
     ctx.want("t", "small", images(1, 8, seed=3))
     teacher, view, small = PassOutput("t"), PassOutput("t", "view"), PassOutput("t", "small")
     ctx.want_encoding(encoder, PassOutput("g"), teacher, view, small, BatchImage("gt"))
@@ -60,7 +56,7 @@ def test_images_of_one_size_and_gradient_are_encoded_together(net, encoder):
 def test_who_asks_first_changes_nothing(net, encoder, first):
     """The images are joined in the order in which they were announced."""
     ctx = make_context(gt=images(2, 32, seed=1))
-    ctx.want("t", "view", images(2, seed=2))
+    ctx.want("t", "view", images(2, 16, seed=2))
     sources = [BatchImage("gt"), PassOutput("t"), PassOutput("t", "view")]
     ctx.want_encoding(encoder, *sources)
     seen = []

@@ -37,6 +37,17 @@ def test_input_normalisation_and_its_inverse():
     torch.testing.assert_close(frozen(x), net((x - m) / s) * s + m)
 
 
+def test_further_inputs_reach_the_network():
+    class Prompted(nn.Module):
+        def forward(self, x, prompt, strength=1.0):
+            return strength * x + prompt
+
+    x, prompt = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 1, 1)
+    frozen = FrozenNetwork(Prompted(), "t", mean=[0.5] * 3, std=[0.25] * 3)
+    expected = (2 * ((x - 0.5) / 0.25) + prompt) * 0.25 + 0.5
+    torch.testing.assert_close(frozen(x, prompt=prompt, strength=2.0), expected)
+
+
 def test_bf16_computes_roughly_the_same_and_returns_float32():
     net = nn.Conv2d(3, 3, 3)
     x = torch.rand(1, 3, 8, 8)

@@ -85,7 +85,6 @@ def test_in_a_distillation(gradients):
         "silent": {"type": "LogitsKD"},
     }
     distillation = distil(terms)
-    distillation._print_freq = 2
     lq, student = small_batch().lq, network(distillation, "g")
     logs = {}
     for iteration in (1, 2):
