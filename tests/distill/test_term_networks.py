@@ -72,5 +72,5 @@ def test_a_term_may_not_have_the_name_of_another_network():
 
 
 def test_a_term_that_is_not_a_network_is_not_found_as_one():
-    with pytest.raises(ValueError, match="train.kd_opt.a: network_b is not defined"):
+    with pytest.raises(ValueError, match="train.kd_opt.a: b .LogitsKD. is a term and not a network"):
         build({"a": {"type": "LogitsKD", "teacher": "b"}, "b": {"type": "LogitsKD"}})
