@@ -153,15 +153,16 @@ class DCR(KDTerm):
         return PassOutput("g"), PassOutput(self.teacher), PassOutput(self.name, "negatives")
 
     def prepare(self, ctx: KDContext) -> None:
-        with ctx.part("history"):
-            inputs = torch.cat([ctx.lq, *(self.degrade(ctx.lq) for _ in range(self.num_neg))])
-        ctx.want(self.name, "negatives", inputs)
+        ctx.want(self.name, "negatives", ctx.lq)
         ctx.want_encoding(self._encoder, *self._sources)
 
     @torch.no_grad()
     def as_network(self, ctx: KDContext, key: str, image: Tensor) -> Tensor:
-        """The history network's output."""
+        """The history network's output; of the pass ``negatives``, followed by those for degraded copies of the image,
+        ``((1 + num_neg)·B, C, H, W)``."""
         with ctx.part("history"):
+            if key == "negatives":
+                image = torch.cat([image, *(self.degrade(image) for _ in range(self.num_neg))])
             portions = self.history_runtime.portions(image)
             return torch.cat([self.history_runtime.run(self.history, portion) for portion in portions])
 

@@ -141,7 +141,7 @@ class Distillation:
         if self.terms:
             get_root_logger().info(wiring_report(self._student, frozen, self.terms, self._opt))
         for name in self.networks.frozen.unused:
-            get_root_logger().warning(f"network_{name} is not used by any term or loss, and is not built.")
+            get_root_logger().warning(f"network_{name} is not built, since no term or loss names it.")
 
     # What is trained.
 

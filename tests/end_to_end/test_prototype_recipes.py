@@ -212,7 +212,7 @@ def test_a_network_that_no_term_uses_is_not_built(runner, options):
     options["network_g_fix"] = {**options["network_g"], "num_feat": 5}
     options["path"]["pretrain_network_g_fix"] = str(runner.root / "absent.pth")
     folder = runner.train(options)
-    assert "network_g_fix is not used by any term or loss, and is not built." in log_text(folder)
+    assert "network_g_fix is not built, since no term or loss names it." in log_text(folder)
     assert "absent.pth does not exist" in log_text(folder)
     assert len(values(folder, "l_logits")) == 12
 

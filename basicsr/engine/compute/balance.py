@@ -17,7 +17,7 @@ class UncertaintyBalance(nn.Module):
 
     Args:
         names: What the log calls the losses, as in ``l_pix``. A loss whose name goes on after one of these and ``_``
-            shares its weight (the parts of one term).
+            shares its weight (the parts of one term). Any other loss, such as a recipe's own, is added as it is.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -26,18 +26,18 @@ class UncertaintyBalance(nn.Module):
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum that is minimised."""
-        scales = {self._section(name) for name in losses}
-        weighted = sum(torch.exp(-self.log_scales[self._section(name)]) * loss for name, loss in losses.items())
-        return weighted + sum(self.log_scales[section] for section in sorted(scales))
+        sections = {name: self._section(name) for name in losses}
+        balanced = sum(
+            loss * torch.exp(-self.log_scales[sections[name]]) if sections[name] else loss
+            for name, loss in losses.items()
+        )
+        return balanced + sum(self.log_scales[section] for section in sorted({*sections.values()} - {None}))
 
     def weights(self) -> dict[str, Tensor]:
         """The present weight of each loss, for the log: ``weight_<name>``."""
         return {f"weight_{name.removeprefix('l_')}": torch.exp(-s.detach()) for name, s in self.log_scales.items()}
 
-    def _section(self, name: str) -> str:
+    def _section(self, name: str) -> str | None:
+        """The name in the options' terms of what the log calls a loss; None for one that is not weighted."""
         fitting = [known for known in self.log_scales if name == known or name.startswith(f"{known}_")]
-        if not fitting:
-            raise ValueError(
-                f"train.combine: there is no weight for the loss {name}; known: {', '.join(self.log_scales)}"
-            )
-        return max(fitting, key=len)
+        return max(fitting, key=len, default=None)

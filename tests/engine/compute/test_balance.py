@@ -69,9 +69,11 @@ def test_the_longest_name_that_fits_is_meant():
 
 
 @pytest.mark.parametrize("name", ["l_other", "l_pixel", "l_p"])
-def test_a_loss_without_a_weight_is_refused(name):
-    with pytest.raises(ValueError, match=f"no weight for the loss {name}; known: l_pix"):
-        balance(l_pix=0.0)(losses(**{name: 1.0}))
+def test_a_loss_of_no_section_is_added_as_it_is(name):
+    """Such as one that a recipe computes itself."""
+    made = balance(l_pix=math.log(2))
+    assert made(losses(l_pix=4.0, **{name: 3.0})).item() == pytest.approx(2 + math.log(2) + 3)
+    assert made(losses(**{name: 3.0})).item() == pytest.approx(3)
 
 
 def test_scales_are_in_the_state():
