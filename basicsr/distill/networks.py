@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from basicsr.archs import build_network
-from basicsr.engine.batch import Batch
 from basicsr.engine.rng import preserved_rng
 from basicsr.engine.runtime import NetworkRuntime
-from basicsr.utils.option_streams import training_sets
 
-from .context import KDContext
 from .encoders import FrozenEncoder, InputRange
 from .frozen import FrozenNetwork
 from .frozen_networks import FrozenNetworks
-from .passes import INPUT, Pass, PassNetwork
+from .passes import PassNetwork
+from .probes import Probes, shape_of_one
 from .student import AverageNetwork, StudentNetwork
 
 Shape = tuple[int, ...]
@@ -62,18 +59,12 @@ class Networks:
         self._terms: dict[str, PassNetwork] = {}
         self._other_terms: dict[str, str] = {}
         self._set_up: Callable[[str], None] = lambda name: None
-        self._probed: dict[str, Pass] = {}
-
-    @property
-    def _training_set(self) -> Mapping[str, Any]:
-        return next(iter(training_sets(self._opt["datasets"]).values()))
+        self._probes = Probes(opt, self.__getitem__, device)
 
     @property
     def patch_size(self) -> tuple[int, int]:
         """Height and width of a training patch, as the student sees it."""
-        scale = self._opt.get("scale", 1)
-        side = (self._training_set.get("gt_size") or 64 * scale) // scale
-        return side, side
+        return self._probes.patch_size
 
     # Which networks there are.
 
@@ -159,13 +150,13 @@ class Networks:
             ValueError: If nothing matches, or an output is not a tensor.
         """
         paths = self[network].taps.add(pattern)
-        if any(path not in self.probe(network).features for path in paths):
-            del self._probed[network]
-        features = self.probe(network).features
+        if any(path not in self._probes.of(network).features for path in paths):
+            self._probes.forget(network)
+        features = self._probes.of(network).features
         absent = [path for path in paths if path not in features]
         if absent:
             raise ValueError(f"network_{network}: {', '.join(absent)} did not run in a forward pass")
-        return {path: _of_one(features[path]) for path in paths}
+        return {path: shape_of_one(features[path]) for path in paths}
 
     def output_shape(self, network: str) -> Shape:
         """The shape of a network's output for one training patch.
@@ -173,7 +164,7 @@ class Networks:
         Raises:
             ValueError: If there is no such network, or it cannot run on a training patch.
         """
-        return _of_one(self.probe(network).output)
+        return shape_of_one(self._probes.of(network).output)
 
     def require_same_output(self, network: str) -> Shape:
         """The shape of the output that the student and another network both give for one training patch.
@@ -191,45 +182,11 @@ class Networks:
 
     def shape_at(self, network: str, path: str, scale: int) -> Shape:
         """The shape of a tapped output for a patch ``scale`` times as high and wide; runs the network once more."""
-        height, width = self.patch_size
-        batch = self._probe_batch(scale * height, scale * width)
-        return _of_one(self._try(network, batch).features[path])
-
-    def probe(self, network: str) -> Pass:
-        """The pass over two random training patches that shapes are learnt from; run once."""
-        if network not in self._probed:
-            if self[network].asks_for_passes:
-                ctx = _ProbeContext(0, self._probe_batch(*self.patch_size), self.find)
-                ctx.probe = self.probe
-                with torch.no_grad(), _untouched(self["g"].net):
-                    self._probed[network] = KDContext.run(ctx, network)
-            else:
-                self._probed[network] = self._try(network, self._probe_batch(*self.patch_size))
-        return self._probed[network]
-
-    @torch.no_grad()
-    def _try(self, name: str, batch: Batch) -> Pass:
-        """Run a network on patches, in the mode in which it will run, and leave no trace in it."""
-        network = self[name]
-        net, patch = network.net, batch[INPUT]
-        run = net if name == "g" else network.run  # the bare student: nothing is to be synchronised
-        with _untouched(net), network.taps.recording(watch=True) as features:
-            try:
-                output = run(patch)
-            except RuntimeError as error:
-                raise ValueError(f"{network.label} cannot run on a patch {tuple(patch.shape)}: {error}") from error
-        return Pass(output, features)
-
-    def _probe_batch(self, height: int, width: int) -> Batch:
-        """Two random patches, since batch statistics need more than one value; the same ones every time."""
-        channels = 1 if self._training_set.get("color") == "y" else 3
-        generator = torch.Generator().manual_seed(0)
-        patches = torch.rand(2, channels, height, width, generator=generator)
-        return Batch({"train": {INPUT: patches.to(self.device)}})
+        return shape_of_one(self._probes.at(network, scale).features[path])
 
     def end_probing(self) -> None:
         """Free what the probes hold."""
-        self._probed.clear()
+        self._probes.forget()
 
     # Encoders.
 
@@ -287,29 +244,3 @@ class Networks:
             size = "×".join(map(str, image.shape[2:]))
             raise ValueError(f"network_{name} cannot encode the training's {size} images: {error}") from error
         return {layer: tuple(feature.shape) for layer, feature in encoding.features.items()} | latent
-
-
-class _ProbeContext(KDContext):
-    """The context in which a term that is a network is tried out: other networks' passes over lq are their probes."""
-
-    probe: Callable[[str], Pass]
-
-    def run(self, network: str, key: str = INPUT) -> Pass:
-        return self.probe(network) if key == INPUT else super().run(network, key)
-
-
-@contextmanager
-def _untouched(net: nn.Module) -> Iterator[None]:
-    """A block after which a network's buffers, such as batch statistics, and the generators are as they were."""
-    statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    with preserved_rng():
-        try:
-            yield
-        finally:
-            for buffer, value in statistics:
-                buffer.copy_(value)
-
-
-def _of_one(tensor: torch.Tensor) -> Shape:
-    """The shape that one of the two probe patches accounts for."""
-    return (tensor.shape[0] // 2, *tensor.shape[1:])

@@ -85,7 +85,7 @@ def test_probing_leaves_no_trace():
     before = {key: value.clone() for key, value in network(distillation, "g").state_dict().items()}
     network(distillation, "t")
     for name in ("g", "t", "g_ema"):
-        assert random_state_unchanged(lambda name=name: own.probe(name))
+        assert random_state_unchanged(lambda name=name: own.output_shape(name))
     after = network(distillation, "g").state_dict()
     assert after["norm.num_batches_tracked"] == 0
     assert all(torch.equal(value, before[key]) for key, value in after.items())
