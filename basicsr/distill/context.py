@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from basicsr.engine.batch import Batch
 from basicsr.engine.timing import StepTimer
@@ -29,7 +30,7 @@ class KDContext(PassContext):
 
     Attributes:
         batch: Everything that the data sets gave, by key.
-        logs: What :meth:`log` was given.
+        logs: What :meth:`log` was given, by the name in the log.
         scratch: For what a term keeps from ``prepare`` to ``forward``, by a key of its own; it ends with the iteration.
     """
 
@@ -40,6 +41,7 @@ class KDContext(PassContext):
         self.batch = batch
         self.scratch: dict[Any, Any] = {}
         self.logs: dict[str, Any] = {}
+        self._logging_as = ""
         self._find = find
         self._timer = timer
         part = _parts(timer)
@@ -174,12 +176,22 @@ class KDContext(PassContext):
             name: Letters, digits and ``_``.
             value: A scalar.
         """
+        name = f"{self._logging_as}_{name}" if self._logging_as else name
         self.logs[name] = value.detach() if isinstance(value, Tensor) else value
+
+    @contextmanager
+    def logging_as(self, term: str) -> Iterator[None]:
+        """A block in which what is logged is this term's."""
+        before, self._logging_as = self._logging_as, term
+        try:
+            yield
+        finally:
+            self._logging_as = before
 
     def detached(self) -> KDContext:
         """The same iteration without gradients to the student, for what a term trains by itself."""
         other = KDContext(self.iteration, self.batch, self._find, self._timer)
-        other.scratch = self.scratch
+        other.scratch = tree_map(lambda kept: kept.detach() if isinstance(kept, Tensor) else kept, self.scratch)
         other._passes = self._passes.detached()
         return other
 

@@ -168,7 +168,7 @@ class DCR(KDTerm):
 
     def forward(self, ctx: KDContext) -> Tensor:
         student, teacher, negatives = (ctx.encoding(self._encoder, source) for source in self._sources)
-        return contrast(student, teacher, negatives, self.weights, self.distance)
+        return contrast(student, teacher.detached(), negatives, self.weights, self.distance)
 
     @torch.no_grad()
     def after_step(self, networks: Networks, iteration: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,18 +13,19 @@ from torch.nn.parallel import DataParallel
 
 from basicsr.engine.batch import Batch
 from basicsr.engine.compute.step import GradientStep, without_gradients
-from basicsr.engine.distributed import broadcast_module
+from basicsr.engine.distributed import broadcast_module, broadcast_tensors
 from basicsr.engine.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.option_types import strings_in
 
 from . import build_term
 from .context import KDContext
-from .gradient_log import GradientComparison
+from .gradient_log import GradientComparison, keep_buffers_of_backward
 from .networks import Networks
 from .student import StudentNetwork
 from .term import KDTerm
 from .term_network import TermNetwork, is_network
+from .term_parts import groups_of, naming, optimizers_of, own_attributes
 from .wiring import wiring_report
 
 
@@ -68,11 +69,13 @@ class Distillation:
         self.networks = Networks(opt, student, average, trained, device)
         self.terms = nn.ModuleDict()
         self.used = False
+        self._unfinished: int | None = None
         self._ready: set[str] = set()
         self._own_steps: dict[str, GradientStep] = {}
         self._own_parameters: list[nn.Parameter] = []
         self._contexts: list[KDContext] = []
         self._logs: dict[str, Any] = {}
+        self._given: dict[str, weakref.ref] = {}
         sections = {name: section for name, section in (opt["train"].get("kd_opt") or {}).items() if section}
         for name, options in sections.items():
             if hasattr(self.terms, name):
@@ -99,14 +102,16 @@ class Distillation:
         others = {name: type(term).__name__ for name, term in self.terms.items() if name not in as_networks}
         self.networks.offer(as_networks, others, self._set_up)
         # Those that an option of a term names are used by it.
-        named = [strings_in(sections[name]) | strings_in(_own_attributes(term)) for name, term in self.terms.items()]
+        named = [strings_in(sections[name]) | strings_in(own_attributes(term)) for name, term in self.terms.items()]
         self.networks.frozen.build(set().union(*named))
         for name, term in self.terms.items():
-            with _naming(name):
+            with naming(name):
                 for network, pattern in term.taps():
                     self.networks[network].taps.add(pattern)
         for name in self.terms:
             self._set_up(name)
+        for network in {network for term in self.terms.values() for network, _ in term.taps()}:
+            self.networks.output_shape(network)  # also notices features that are overwritten in place
 
     def _set_up(self, name: str) -> None:
         """Set a term up, unless that has been done: a term that is a network comes before those that ask for it."""
@@ -114,10 +119,11 @@ class Distillation:
             return
         self._ready.add(name)
         term = self.terms[name]
-        with _naming(name):
+        with naming(name):
             term.setup(self.networks)
             term.to(self._device)
-            optimizers = term.optimizers(self.networks)
+            optimizers = optimizers_of(term, self.networks)
+            groups_of(term)
         broadcast_module(term)
         if optimizers:
             if type(term).own_loss is KDTerm.own_loss:
@@ -136,6 +142,8 @@ class Distillation:
         """End the preparation, when all that uses the frozen networks is built: compile them, log the wiring."""
         self.networks.end_probing()
         frozen = self.networks.frozen.built
+        if any(term.schedule.log_grad for term in self.terms.values()):
+            keep_buffers_of_backward()
         for network in frozen.values():
             network.runtime.have_compiled(network.net)
         if self.terms:
@@ -148,7 +156,7 @@ class Distillation:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The groups of the terms' parameters that train with the student."""
         own = {id(p) for p in self._own_parameters}
-        groups = [group for term in self.terms.values() for group in term.parameter_groups()]
+        groups = [group for term in self.terms.values() for group in groups_of(term)]
         groups = [{**group, "params": [p for p in group["params"] if id(p) not in own]} for group in groups]
         return [group for group in groups if group["params"]]
 
@@ -162,6 +170,12 @@ class Distillation:
         """The terms' own gradient steps."""
         return list(self._own_steps.values())
 
+    def idle_parameters(self, iteration: int) -> set[int]:
+        """The ids of the parameters of terms that are not active."""
+        active = self._active(iteration)
+        idle = [term for name, term in self.terms.items() if name not in active]
+        return {id(p) for term in idle for p in term.parameters()}
+
     # One iteration.
 
     def context(self, iteration: int, batch: Batch, run_student: Callable[[], Tensor]) -> KDContext:
@@ -171,13 +185,22 @@ class Distillation:
             iteration: From 1.
             batch: The batch, or a part of it.
             run_student: Gives the student's output for ``batch["lq"]``.
+
+        Raises:
+            ValueError: If an earlier iteration was not ended by :meth:`after_step`.
         """
-        self.used = True
+        if self.terms and self._unfinished not in (None, iteration):
+            raise ValueError(
+                f"train.kd_opt: iteration {self._unfinished} was distilled but not ended: an optimize_parameters of "
+                f"one's own calls self.distillation.train_own(iteration) after the step of optim_g, and "
+                f"self.distillation.after_step(iteration) at the end"
+            )
+        self.used, self._unfinished = True, iteration
         ctx = KDContext(iteration, batch, self.networks.find, self._timer)
         ctx.record("g", run_student)
         for name, term in self._active(iteration).items():
-            term.prepare(ctx)
-            self._note_logs(name, ctx)
+            with ctx.logging_as(name), naming(name):
+                term.prepare(ctx)
         return ctx
 
     def _active(self, iteration: int) -> dict[str, Any]:
@@ -199,8 +222,8 @@ class Distillation:
         weighted: dict[str, Tensor] = {}
         with without_gradients(self._own_parameters):
             for name, term in active.items():
-                with ctx.part("terms"):
-                    parts = self._parts(name, term(ctx), ctx)
+                with ctx.part("terms"), ctx.logging_as(name), naming(name):
+                    parts = self._parts(name, term(ctx))
                 weight = term.schedule.weight(ctx.iteration)
                 own = {label: weight * value for label, value in parts.items()}
                 clash = own.keys() & (losses.keys() | weighted.keys())
@@ -211,46 +234,75 @@ class Distillation:
                 if own and term.schedule.log_grad and ctx.iteration % self._print_freq == 0:
                     self._logs |= compare(name, sum(own.values()))
                 weighted |= own
+        self._logs |= ctx.logs
+        self._given = {label: weakref.ref(value) for label, value in weighted.items()}
         if self._own_steps.keys() & active.keys():
             self._contexts.append(ctx.detached())
         return weighted
 
-    def _parts(self, name: str, value: Any, ctx: KDContext, alone: str = "") -> dict[str, Tensor]:
-        """What a term gave, by the name in the log; what it logged besides is noted."""
+    def require_kept(self, losses: Mapping[str, Tensor]) -> None:
+        """Refuse losses in which one of the recipe's own has taken the place of a term's with the same name.
+
+        Raises:
+            ValueError: If so.
+        """
+        lost = [label for label, value in self._given.items() if losses.get(label) is not value()]
+        if lost:
+            raise ValueError(
+                f"train.kd_opt: the recipe's own loss {', '.join(lost)} takes the place of a term's; rename the term"
+            )
+
+    @staticmethod
+    def _parts(name: str, value: Any, alone: str = "") -> dict[str, Tensor]:
+        """What a term gave, by the name in the log."""
         parts = value if isinstance(value, dict) else {alone: value}
         for part in parts.values():
             if not (isinstance(part, Tensor) and part.numel() == 1):
                 found = f"a tensor {tuple(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
                 raise ValueError(f"train.kd_opt.{name}: a term returns a scalar tensor or a dict of them, not {found}")
-        self._note_logs(name, ctx)
         return {f"l_{name}_{label}".rstrip("_"): part for label, part in parts.items()}
 
-    def _note_logs(self, name: str, ctx: KDContext) -> None:
-        """Keep what a term has logged, under its name."""
-        self._logs |= {f"{name}_{label}": logged for label, logged in ctx.logs.items()}
-        ctx.logs.clear()
-
-    def train_own(self, iteration: int) -> dict[str, Tensor]:
+    def train_own(self, iteration: int, others: Collection[str] = ()) -> dict[str, Tensor]:
         """Train what the terms' own optimisers hold, on the passes of this iteration.
+
+        Args:
+            iteration: The iteration.
+            others: The names of the iteration's other losses.
 
         Returns:
             Their losses by the name that they are logged under.
+
+        Raises:
+            ValueError: If one has the name of another loss.
         """
         losses: dict[str, Tensor] = {}
         contexts, self._contexts = self._contexts, []
         active = self._active(iteration)
         for name, step in self._own_steps.items() if contexts else ():
             if name in active:
-                losses |= step(iteration, contexts, partial(self._own_loss, name))
+                own = step(iteration, contexts, partial(self._own_loss, name))
+                clash = own.keys() & {*others, *losses}
+                if clash:
+                    raise ValueError(
+                        f"train.kd_opt.{name}: own_loss gives {', '.join(sorted(clash))}, which is the name of another "
+                        f"loss; rename it"
+                    )
+                losses |= own
         return losses
 
     def _own_loss(self, name: str, ctx: KDContext) -> dict[str, Tensor]:
-        return self._parts(name, self.terms[name].own_loss(ctx), ctx, alone="own")
+        with ctx.logging_as(name), naming(name):
+            losses = self._parts(name, self.terms[name].own_loss(ctx), alone="own")
+        self._logs |= ctx.logs
+        return losses
 
     def after_step(self, iteration: int) -> None:
         """Let every term do what follows the student's update and its average's, active or not."""
         for term in self.terms.values():
             term.after_step(self.networks, iteration)
+        # Such as a discriminator's batch statistics, which each rank takes from its own part of the batch.
+        broadcast_tensors([b for term in self.terms.values() for b in term.buffers() if b.is_floating_point()])
+        self._unfinished = None
 
     def take_logs(self) -> dict[str, Any]:
         """What is only looked at, of the last iteration: the last part's, of a divided batch."""
@@ -281,26 +333,11 @@ class Distillation:
                     f"{', '.join(names)}: they start afresh, a history network as a copy of the student or its average."
                 )
             return
-        if state.keys() != self.terms.keys():
+        if list(state) != list(self.terms):  # the optimisers hold what they train in this order
             raise ValueError(
                 f"the training state holds the distillation terms {', '.join(state) or 'none'}, and train.kd_opt names "
-                f"{', '.join(self.terms) or 'none'}; resume with the options of the run, or start a new run from its "
-                f"weights (path.pretrain_network_g)"
+                f"{', '.join(self.terms) or 'none'}, in this order; resume with the options of the run, "
+                f"or start a new run from its weights (path.pretrain_network_g)"
             )
         for name, term in self.terms.items():
             term.load_state_dict(state[name])
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """A block whose errors are told with the term that they concern."""
-    try:
-        yield
-    except ValueError as error:
-        if str(error).startswith("train.kd_opt."):
-            raise
-        raise ValueError(f"train.kd_opt.{name}: {error}") from error
-
-
-def _own_attributes(term: KDTerm) -> dict[str, Any]:
-    return {key: value for key, value in vars(term).items() if key not in ("name", "schedule")}

@@ -100,7 +100,9 @@ class DMM(KDTerm):
 
     def forward(self, ctx: KDContext) -> Tensor:
         student, teacher = (ctx.latent(self._encoder, source) for source in self.sources)
-        return category_cross_entropy(student, teacher, self._encoder.codebook, self.temperature, self.student_side)
+        return category_cross_entropy(
+            student, teacher.detach(), self._encoder.codebook, self.temperature, self.student_side
+        )
 
     def wiring(self) -> list[dict[str, Any]]:
         return self._rows

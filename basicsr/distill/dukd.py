@@ -95,7 +95,7 @@ class DUKD(KDTerm):
         return distances if self.form == "release" else sum(distances.values())
 
     def _distance(self, ctx: KDContext, key: str) -> Tensor:
-        student, teacher = ctx.run("g", key).output, ctx.run(self.teacher, key).output
+        student, teacher = ctx.run("g", key).output, ctx.run(self.teacher, key).output.detach()
         undo = ctx.scratch[key].undo
         return F.l1_loss(undo(student), teacher) if self.form == "release" else F.l1_loss(student, undo(teacher))
 

@@ -60,6 +60,10 @@ class Encoding:
         """The feature maps alone."""
         return list(self.features.values())
 
+    def detached(self) -> Encoding:
+        """The same without gradients."""
+        return Encoding({name: feature.detach() for name, feature in self.features.items()})
+
     def __getitem__(self, rows: slice | Tensor) -> Encoding:
         """Some images of the batch."""
         if isinstance(rows, slice) and rows.indices(len(self.levels[0])) == (0, len(self.levels[0]), 1):

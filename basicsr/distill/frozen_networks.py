@@ -33,6 +33,7 @@ class FrozenNetworks:
     def __init__(self, opt: Mapping[str, Any], trained: Iterable[str], device: torch.device) -> None:
         self._opt = opt
         self._device = device
+        self._trained = [name for name in trained if opt.get(f"network_{name}")]
         self._options = {
             key.removeprefix("network_"): options
             for key, options in opt.items()
@@ -71,6 +72,8 @@ class FrozenNetworks:
                 self[name]
 
     def _build(self, name: str) -> FrozenNetwork:
+        if name in self._trained:
+            raise ValueError(f"network_{name} is trained by the recipe, and is not a network that terms may use")
         if name not in self._options:
             known = ", ".join(f"network_{key}" for key in self._options) or "none is defined"
             raise ValueError(

@@ -6,6 +6,16 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
+
+
+def keep_buffers_of_backward() -> None:
+    """Let networks that are compiled from now on be differentiated more than once, as a comparison of gradients does.
+
+    By default PyTorch reuses the memory of what compiled code has saved for its backward pass.
+    """
+    if hasattr(functorch_config, "donated_buffer"):
+        functorch_config.donated_buffer = False
 
 
 class GradientComparison:

@@ -46,4 +46,4 @@ class LCR(KDTerm):
         ctx.want(self.teacher, self.name, augmentation.apply(ctx.lq))
 
     def forward(self, ctx: KDContext) -> Tensor:
-        return F.l1_loss(ctx.output, ctx.scratch[self.name].undo(ctx.run(self.teacher, self.name).output))
+        return F.l1_loss(ctx.output, ctx.scratch[self.name].undo(ctx.run(self.teacher, self.name).output.detach()))

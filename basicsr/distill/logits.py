@@ -51,7 +51,7 @@ class LogitsKD(KDTerm):
         ctx.want(self.teacher)
 
     def forward(self, ctx: KDContext) -> Tensor:
-        return self.criterion(ctx.output, ctx.run(self.teacher).output)
+        return self.criterion(ctx.output, ctx.run(self.teacher).output.detach())
 
     def wiring(self) -> list[dict[str, Any]]:
         return self._rows

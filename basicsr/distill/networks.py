@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -91,6 +92,7 @@ class Networks:
         if name in self._own or name in self._terms or name in self.frozen.built:
             return self[name]
         with preserved_rng():
+            torch.manual_seed(zlib.crc32(name.encode()))  # of weights that no file gives: the same in a resumed run
             network = self[name]
         network.runtime.have_compiled(network.net)
         return network

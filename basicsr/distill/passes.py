@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from .taps import FeatureTaps, cut
 
@@ -53,6 +54,10 @@ class PassContext(ABC):
     @abstractmethod
     def run(self, network: str, key: str = INPUT) -> Pass:
         """The result of a pass."""
+
+    @abstractmethod
+    def logging_as(self, term: str) -> AbstractContextManager[None]:
+        """A block in which what is logged is this term's."""
 
 
 class PassNetwork(ABC):
@@ -138,7 +143,9 @@ class _Request:
         """Whether the two can be one batch."""
         if self.replace or other.replace or self.grad != other.grad or self.inputs.keys() != other.inputs.keys():
             return False
-        pairs = [(self.image, other.image), *((value, other.inputs[name]) for name, value in self.inputs.items())]
+        if self.image.shape[1:] != other.image.shape[1:] or self.image.dtype != other.image.dtype:
+            return False
+        pairs = [(value, other.inputs[name]) for name, value in self.inputs.items()]
         return all(_alike(one, two, len(self.image), len(other.image)) for one, two in pairs)
 
 
@@ -149,9 +156,14 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _alike(one: Any, other: Any, count: int, other_count: int) -> bool:
-    """Whether two values can be joined along the first dimension, or are one for the whole batch."""
+    """Whether two values can be joined along the first dimension, or are one for the whole batch.
+
+    One tensor given to both passes is not joined: whether it has a row for each image cannot be told from its length.
+    """
     if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
         return _same(one, other)
+    if one is other:
+        return False
     per_image = one.dim() > 0 and other.dim() > 0 and len(one) == count and len(other) == other_count
     return per_image and one.shape[1:] == other.shape[1:] and one.dtype == other.dtype
 
@@ -176,6 +188,7 @@ class Passes:
         self._student_is_constant = student_is_constant
         self._requests: dict[str, dict[str, _Request]] = {}
         self._done: dict[str, dict[str, Pass]] = {}
+        self._running: set[tuple[str, str]] = set()
 
     def put(self, network: str, key: str, image: Tensor, result: Pass) -> None:
         """Enter a pass that has been run already."""
@@ -226,6 +239,8 @@ class Passes:
                     f"ctx.want('{network}', '{key}', image). Asked for: {known}"
                 )
             wanted, source = requests[key], self._find(network)
+            if (network, key) in self._running:
+                raise ValueError(f"{source.label} asks for its own pass '{key}'; terms that are networks form a circle")
             together = {
                 name: request
                 for name, request in requests.items()
@@ -233,7 +248,11 @@ class Passes:
             }
             # The batch's own input comes first, so that the order in which terms stand changes nothing.
             together = dict(sorted(together.items(), key=lambda item: item[0] != INPUT))
-            done.update(self._run_together(source, together, ctx))
+            self._running.add((network, key))
+            try:
+                done.update(self._run_together(source, together, ctx))
+            finally:
+                self._running.discard((network, key))
         return done[key]
 
     def _run_together(self, network: PassNetwork, requests: dict[str, _Request], ctx: PassContext) -> dict[str, Pass]:
@@ -260,8 +279,14 @@ class Passes:
     def detached(self) -> Passes:
         """What has been run, without gradients; further passes of the student have none either."""
         other = Passes(self._find, self._part, student_is_constant=True)
-        for network, done in self._done.items():
-            for key, result in done.items():
-                image = self._requests[network][key].image
-                other.put(network, key, image.detach() if image.requires_grad else image, result.detached())
+        for network, requests in self._requests.items():
+            if self._find(network).asks_for_passes:
+                continue  # such a term may train what it is by its own loss, and so is run again
+            for key, request in requests.items():
+                image = request.image.detach() if request.image.requires_grad else request.image
+                if key in self._done.get(network, {}):
+                    other.put(network, key, image, self._done[network][key].detached())
+                elif not request.replace:
+                    inputs = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, request.inputs)
+                    other.want(network, key, image, None, None, inputs)
         return other

@@ -37,7 +37,10 @@ class Probes:
 
     @property
     def _training_set(self) -> Mapping[str, Any]:
-        return next(iter(training_sets(self._opt["datasets"]).values()))
+        found = training_sets(self._opt.get("datasets"))
+        if not found:
+            raise ValueError("datasets: there is no training set, whose patches distillation terms are tried out on")
+        return next(iter(found.values()))
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -70,7 +73,7 @@ class Probes:
         with _untouched(source.net), source.taps.recording(watch=True) as features:
             try:
                 output = run(patch)
-            except RuntimeError as error:
+            except (RuntimeError, TypeError) as error:
                 raise ValueError(f"{source.label} cannot run on a patch {tuple(patch.shape)}: {error}") from error
         return Pass(output, features)
 

@@ -41,6 +41,7 @@ class TermNetwork(PassNetwork):
     def record(self, ctx: PassContext, key: str, image: Tensor, replace: Mapping[str, Tensor], **inputs: Any) -> Pass:
         if replace:
             raise ValueError(f"{self.label} has no taps, so nothing in it can be replaced")
-        output = self.term.as_network(ctx, key, image, **inputs)
+        with ctx.logging_as(self.term.name):
+            output = self.term.as_network(ctx, key, image, **inputs)
         require_image(output, self.label)
         return Pass(output)

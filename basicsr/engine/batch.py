@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -104,14 +104,15 @@ class Batch(Mapping[str, Any]):
         ]
 
     def _join(self, key: str) -> Any:
-        found = {name: values[key] for name, values in self._domains.items() if key in values}
-        values = list(found.values())
-        if len(values) == 1:
-            return values[0]
-        if all(isinstance(value, list) for value in values):
-            return [item for value in values for item in value]
-        if not all(isinstance(value, Tensor) for value in values):
-            return values
+        return _join(key, {name: values[key] for name, values in self._domains.items() if key in values})
+
+
+def _join(key: str, found: Mapping[str, Any]) -> Any:
+    """The values of several domains as one: tensors row by row, lists item by item, sections and tuples within."""
+    values = list(found.values())
+    if len(values) == 1:
+        return values[0]
+    if all(isinstance(value, Tensor) and value.dim() for value in values):
         shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
         if len(set(shapes.values())) > 1:
             told = ", ".join(f"train_{name} gives {shape}" for name, shape in shapes.items())
@@ -120,6 +121,19 @@ class Batch(Mapping[str, Any]):
                 f"crops of one size (gt_size)"
             )
         return torch.cat(values)
+    if all(isinstance(value, Mapping) for value in values):
+        names = dict.fromkeys(name for value in values for name in value)
+        return {n: _join(f"{key}.{n}", {d: value[n] for d, value in found.items() if n in value}) for n in names}
+    if all(_holds_tensors(value) for value in values) and len({len(value) for value in values}) == 1:
+        return [_join(f"{key}.{i}", {d: value[i] for d, value in found.items()}) for i in range(len(values[0]))]
+    if all(isinstance(value, list) for value in values):
+        return [item for value in values for item in value]
+    return values
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether a value is a sequence of tensors, such as a collated pair of numbers, rather than one item per sample."""
+    return isinstance(value, (list, tuple)) and any(isinstance(item, (Tensor, Mapping)) for item in value)
 
 
 def domain_of(stream: str) -> str:
@@ -134,13 +148,16 @@ def _count(values: Mapping[str, Any]) -> int:
 
 
 def _part(values: Mapping[str, Any], part: int, parts: int) -> dict[str, Any]:
+    """A part of each value that has one row or item per sample; others are for the whole batch, such as a kernel."""
     count = _count(values)
+    rows = slice(part * (count // parts), (part + 1) * (count // parts))
 
     def cut(value: Any) -> Any:
-        whole = isinstance(value, (Tensor, Sequence)) and not isinstance(value, str)
-        if not whole or (isinstance(value, Tensor) and not value.dim()) or len(value) != count:
-            return value  # not one per sample: for instance a kernel that the whole batch shares
-        size = count // parts
-        return value[part * size : (part + 1) * size]
+        if isinstance(value, Mapping):
+            return {name: cut(item) for name, item in value.items()}
+        if _holds_tensors(value):
+            return [cut(item) for item in value]
+        per_sample = (isinstance(value, Tensor) and value.dim() > 0) or isinstance(value, (list, tuple))
+        return value[rows] if per_sample and len(value) == count else value
 
     return {key: cut(value) for key, value in values.items()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from basicsr.utils.dist_util import get_dist_info
@@ -34,6 +35,30 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     flat /= world
     for parameter, grad in zip(parameters, flat.split([p.numel() for p in parameters])):
         parameter.grad = grad.view_as(parameter).clone()
+
+
+@torch.no_grad()
+def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
+    """Give every rank rank 0's values of floating-point tensors, in one message; nothing outside a process group."""
+    if get_dist_info()[1] == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.broadcast(flat, src=0)
+    for tensor, values in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(values.view_as(tensor))
+
+
+def batch_statistics(net: nn.Module) -> list[Tensor]:
+    """The running means and variances of batch norm layers, which each rank takes from its own part of the batch."""
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
+    return [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var) if buffer is not None]
+
+
+def union_of_ranks(names: Sequence[str]) -> list[str]:
+    """The names that any rank has, in the same order on all. Every rank must call it."""
+    gathered: list[Any] = [None] * get_dist_info()[1]
+    dist.all_gather_object(gathered, list(names))
+    return list(dict.fromkeys(name for theirs in gathered for name in theirs))
 
 
 def settle_buckets(net: DistributedDataParallel) -> None:

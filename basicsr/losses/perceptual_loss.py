@@ -89,11 +89,12 @@ class PerceptualLoss(nn.Module):
             own: With gradients; further layers are passed over.
             target: Without.
         """
+        own, target = ({k: _full_precision(f[k]) for k in self.layer_weights} for f in (own, target))
         perceptual = style = None
         if self.perceptual_weight > 0:
             perceptual = self.perceptual_weight * self._sum(own, target)
         if self.style_weight > 0:
-            own, target = ({k: gram_matrix(f[k]) for k in self.layer_weights} for f in (own, target))
+            own, target = ({k: gram_matrix(feature) for k, feature in f.items()} for f in (own, target))
             style = self.style_weight * self._sum(own, target)
         return perceptual, style
 
@@ -104,6 +105,10 @@ class PerceptualLoss(nn.Module):
         if self.criterion == "fro":
             return torch.linalg.vector_norm(difference)
         return (difference.abs() if self.criterion == "l1" else difference.square()).mean()
+
+
+def _full_precision(features: Tensor) -> Tensor:
+    return features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
 
 
 def gram_matrix(features: Tensor) -> Tensor:

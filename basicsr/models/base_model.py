@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr.engine.checkpoint import atomic_save, cpu_state_dict, load_weights
-from basicsr.engine.distributed import settle_buckets
+from basicsr.engine.distributed import settle_buckets, union_of_ranks
 from basicsr.engine.ema import update_ema
 from basicsr.engine.retention import keep_newest
 from basicsr.engine.rng import capture_rng, restore_rng
@@ -170,15 +170,20 @@ class BaseModel(Validating):
         return {name: value.detach() for name, value in loss_dict.items()}
 
     def get_current_log(self) -> dict[str, float]:
-        """The last iteration's scalars as numbers, the mean over the ranks. Every rank must call it."""
-        if not self.log_dict:
-            return {}
-        values = [torch.as_tensor(v, dtype=torch.float32, device=self.device).mean() for v in self.log_dict.values()]
-        stacked = torch.stack(values)
+        """The last iteration's scalars as numbers, the mean over the ranks that have them. Every rank must call it."""
+        names = list(self.log_dict)
         if self.opt["dist"]:
-            dist.all_reduce(stacked)
-            stacked /= self.opt["world_size"]
-        return dict(zip(self.log_dict, stacked.tolist()))
+            names = union_of_ranks(names)
+        if not names:
+            return {}
+        values = [self.log_dict.get(name, 0.0) for name in names]
+        sums = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device).mean() for v in values])
+        if self.opt["dist"]:
+            present = torch.tensor([float(name in self.log_dict) for name in names], device=self.device)
+            both = torch.stack([sums, present])
+            dist.all_reduce(both)
+            sums = both[0] / both[1]
+        return dict(zip(names, sums.tolist()))
 
     # Files.
 

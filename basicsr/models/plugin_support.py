@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from basicsr.distill.distillation import Distillation
 
@@ -27,14 +28,30 @@ def require_no_terms(recipe: str, train: Mapping[str, Any]) -> None:
         )
 
 
-def require_trained_terms(recipe: str, distillation: Distillation, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def require_trained_terms(
+    recipe: str,
+    distillation: Distillation,
+    balance: nn.Module | None,
+    optimizer_g: torch.optim.Optimizer | None,
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> None:
     """Refuse a recipe whose own ``setup_optimizers`` leaves out the terms' parameters or optimisers.
+
+    Args:
+        recipe: Its class.
+        distillation: The terms.
+        balance: What weighs the losses, where that is learnt.
+        optimizer_g: The student's optimiser, which trains the terms' parameters.
+        optimizers: All optimisers, which are saved and scheduled.
 
     Raises:
         ValueError: If so.
     """
-    trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    left_out = [p for group in distillation.parameter_groups() for p in group["params"] if id(p) not in trained]
+    groups = optimizer_g.param_groups if optimizer_g is not None else []
+    trained = {id(p) for group in groups for p in group["params"]}
+    wanted = [p for group in distillation.parameter_groups() for p in group["params"]]
+    wanted += balance.parameters() if balance is not None else ()
+    left_out = [p for p in wanted if id(p) not in trained]
     if left_out or any(optimizer not in optimizers for optimizer in distillation.optimizers):
         raise ValueError(
             f"train.kd_opt: {recipe} makes its optimisers itself (setup_optimizers) and leaves out what the terms "

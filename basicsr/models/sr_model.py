@@ -18,6 +18,7 @@ from basicsr.engine.batch import Batch
 from basicsr.engine.compute.balance import UncertaintyBalance
 from basicsr.engine.compute.precision import resolve_precision
 from basicsr.engine.compute.step import GradientStep, total
+from basicsr.engine.distributed import batch_statistics, broadcast_tensors
 from basicsr.engine.restore import Restorer, RestoreSettings
 from basicsr.engine.runtime import NetworkRuntime
 from basicsr.engine.timing import StepTimer
@@ -85,7 +86,9 @@ class SRModel(BaseModel):
             if self.distillation is None:
                 self.distillation = self._no_distillation()
             self._adopt_own_losses()
-            require_trained_terms(type(self).__name__, self.distillation, self.optimizers)
+            require_trained_terms(
+                type(self).__name__, self.distillation, self.balance, self.optimizer_g, self.optimizers
+            )
             if self.optimizer_g is not None:
                 self.step_g = self._make_step()
 
@@ -145,6 +148,9 @@ class SRModel(BaseModel):
         losses = self.supervised.modules
         self.cri_pix, self.cri_perceptual = losses.get("pix"), losses.get("percep")  # what plug-ins call them
         self.check_losses()
+        for name in self.distillation.terms:
+            if f"l_{name}" in self.supervised.names:
+                raise ValueError(f"train.kd_opt.{name}: l_{name} is the name of another loss; rename the term")
         if train.get("combine", "sum") == "uncertainty":
             names = [*self.supervised.names, *(f"l_{name}" for name in self.distillation.terms)]
             self.balance = UncertaintyBalance(names).to(self.device)
@@ -231,12 +237,7 @@ class SRModel(BaseModel):
         ctx = self.distillation.context(current_iter, batch, lambda: self.run_student(batch))
         self.supervised.prepare(ctx)
         losses = self.supervised_losses(ctx)
-        losses |= self.distillation(ctx, losses)
-        if losses and self.distillation.terms and isinstance(self.net_g, DistributedDataParallel):
-            # DDP waits for every parameter that the output depends on, also where only inner features are compared.
-            first = next(iter(losses))
-            losses[first] = losses[first] + 0.0 * ctx.output.sum()
-        return losses
+        return losses | self.distillation(ctx, losses)
 
     def run_student(self, batch: Batch) -> Tensor:
         """The network's output for ``lq``, in the precision of training; also kept as ``output``."""
@@ -259,18 +260,25 @@ class SRModel(BaseModel):
         self.outputs = []
         losses = self.step_g(current_iter, parts, lambda part: self._losses_of_part(current_iter, part), self.combine)
         losses |= self.train_others(current_iter, parts)
-        losses |= self.distillation.train_own(current_iter)
+        losses |= self.distillation.train_own(current_iter, losses)
         self.log_dict = self.reduce_loss_dict(losses) | self.distillation.take_logs()
         if self.balance is not None:
             self.log_dict |= self.balance.weights()
         if self.ema_decay > 0:
             with self.timer.part("average"):
+                if self.opt["dist"]:  # DDP would take rank 0's for all ranks in the next iteration only
+                    broadcast_tensors(batch_statistics(self.net_g))
                 self.model_ema(decay=self.ema_decay)
         self.distillation.after_step(current_iter)
         self.timer.end()
 
     def _losses_of_part(self, current_iter: int, part: Batch) -> dict[str, Tensor]:
         losses = self.compute_losses(current_iter, part)
+        self.distillation.require_kept(losses)
+        if losses and self.distillation.terms and isinstance(self.net_g, DistributedDataParallel):
+            # DDP waits for every parameter that the output depends on, also where only inner features are compared.
+            first = next(iter(losses))
+            losses[first] = losses[first] + 0.0 * self.output.sum()
         self.outputs.append(self.output.detach())
         return losses
 
@@ -293,6 +301,7 @@ class SRModel(BaseModel):
             self.device,
             net=self.net_g,
             outside=self._parameters_outside_ddp(),
+            idle=self.distillation.idle_parameters,
             scaled=self.runtime.precision == "fp16",
             max_bad_steps=train.get("max_bad_steps", 100),
             clip=train.get("clip_grad_norm") or (0.01 if train.get("use_grad_clip") else None),
@@ -313,7 +322,8 @@ class SRModel(BaseModel):
             ValueError: If a plug-in's own iteration leaves out the distillation terms of the options.
         """
         if self.step_g is not None:
-            require_used_terms(type(self).__name__, self.distillation)
+            if type(self).optimize_parameters is not SRModel.optimize_parameters:
+                require_used_terms(type(self).__name__, self.distillation)
             logger = get_root_logger()
             for step in self.steps():
                 skipped = step.guard.report()

@@ -67,7 +67,7 @@ class VQGANModel(SRModel):
     def feed_data(self, data: dict) -> None:
         """Take a batch: what is restored is compared with what was given."""
         images = data.get("gt", data["lq"])
-        super().feed_data({"lq": images, "gt": images})
+        super().feed_data({**data, "lq": images, "gt": images})
 
     def run_student(self, batch: Batch) -> Tensor:
         def restore(images: Tensor) -> Tensor:
@@ -85,8 +85,7 @@ class VQGANModel(SRModel):
         indices = self._quantization.indices.flatten()
         self._batch_counts += torch.bincount(indices, minlength=len(self.code_counts))
         return {
-            "l_rec": losses.pop("l_pix"),
-            **losses,
+            **{"l_rec" if name == "l_pix" else name: value for name, value in losses.items()},
             "l_code": train.get("codebook_weight", 1.0) * F.mse_loss(codes, latent.detach()),
             "l_commit": train.get("commitment_weight", 0.25) * F.mse_loss(latent, codes.detach()),
         }

@@ -9,8 +9,13 @@ from .option_shape import find_registered
 
 
 def training_sets(datasets: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The sections of ``datasets`` that are training sets: ``train`` and ``train_<x>``."""
-    return {name: section for name, section in (datasets or {}).items() if str(name).split("_")[0] == "train"}
+    """The sections of ``datasets`` that are training sets: by their ``phase``, or called ``train`` or ``train_<x>``."""
+    return {
+        name: section
+        for name, section in (datasets or {}).items()
+        if (section.get("phase") if isinstance(section, Mapping) else None) == "train"
+        or str(name).split("_")[0] == "train"
+    }
 
 
 def declared_streams(model_type: str) -> tuple[str, ...]:

@@ -79,6 +79,16 @@ def test_every_part_of_a_term_is_weighted():
         mean = ctx.output.mean().item()
         expected = {} if weight is None else {"l_x_a": weight * mean, "l_x_b": weight * 2 * mean}
         assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected)
+        distillation.after_step(iteration)
+
+
+def test_an_iteration_that_was_not_ended_is_refused():
+    """As a recipe's own iteration would leave histories where they are, and the terms' own networks untrained."""
+    distillation = distil({"kd": {"type": "LogitsKD"}})
+    for _ in range(2):  # two parts of one batch
+        take_step(distillation, small_batch().lq, iteration=1)
+    with pytest.raises(ValueError, match="iteration 1 was distilled but not ended: .*train_own.*after_step"):
+        take_step(distillation, small_batch().lq, iteration=2)
 
 
 def test_names_that_clash_are_refused():
@@ -150,9 +160,14 @@ def test_the_state_of_the_terms_is_restored():
 
 def test_a_state_of_other_terms_is_refused():
     state = build({"kd": {"type": "LogitsKD"}}).state()
-    message = "training state holds the distillation terms kd, and train.kd_opt names cl; resume with the options of"
+    message = "training state holds the distillation terms kd, and train.kd_opt names cl, in this order"
     with pytest.raises(ValueError, match=message):
         build({"cl": {"type": "DCR"}}).load_state(state)
+    both = {"kd": {"type": "LogitsKD"}, "lcr": {"type": "LCR"}}
+    with pytest.raises(
+        ValueError, match="holds the distillation terms kd, lcr, and train.kd_opt names lcr, kd, in"
+    ):
+        build(dict(reversed(both.items()))).load_state(build(both).state())
     with pytest.raises(ValueError, match="holds the distillation terms kd, and train.kd_opt names none"):
         build({}).load_state(state)
     with pytest.raises(ValueError, match="holds the distillation terms none, and train.kd_opt names kd"):

@@ -92,6 +92,7 @@ def test_in_a_distillation(gradients):
         pixel = {"l_pix": ctx.output.mean()}
         losses = distillation(ctx, pixel)
         logs[iteration] = distillation.take_logs()
+        distillation.after_step(iteration)
     assert logs[1] == {}
     assert list(logs[2]) == [f"{kind}_{name}" for name in ("kd", "l2", "constant") for kind in ("grad", "cos")]
     assert len(gradients) == 3, "kd, l2, and the supervised losses once"

@@ -136,6 +136,7 @@ def test_it_is_not_trained_where_the_term_is_not_active():
         take_step(distillation, small_batch().lq, iteration=iteration)
         assert (distillation.train_own(iteration) != {}) == trains
         assert (distillation.terms["critic"].factor.item() != before) == trains
+        distillation.after_step(iteration)
 
 
 def test_each_term_trains_its_own():

@@ -201,6 +201,7 @@ def test_a_term_that_is_not_active_asks_for_nothing():
     distillation = distil({"kd": {"type": "LogitsKD", "start": 5, "end": 6}}, dtype=torch.float32)
     for iteration in range(3, 9):
         take_step(distillation, images(side=16), iteration=iteration)
+        distillation.after_step(iteration)
     assert network(distillation, "t").passes == [2, 2]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -30,6 +30,7 @@ class GradientStep:
         device: Where the parameters are.
         net: The network whose gradients DDP averages, if there is one.
         outside: Parameters whose gradients DDP does not see; they are averaged over the ranks here.
+        idle: Gives, for an iteration, the ids of those among them that may have no gradient on any rank.
         scaled: Whether the loss is scaled, as fp16 needs.
         max_bad_steps: See :class:`~basicsr.engine.finite.FiniteGuard`.
         clip: The largest norm of the gradient of ``net``; None for no limit.
@@ -42,6 +43,7 @@ class GradientStep:
         device: torch.device,
         net: nn.Module | None = None,
         outside: Sequence[nn.Parameter] = (),
+        idle: Callable[[int], Container[int]] = lambda iteration: (),
         scaled: bool = False,
         max_bad_steps: int = 100,
         clip: float | None = None,
@@ -50,6 +52,7 @@ class GradientStep:
         self.optimizers = list(optimizers)
         self.net = net
         self.outside = list(outside)
+        self.idle = idle
         self.clip = clip
         self.timer = timer or StepTimer(device)
         self.guard = FiniteGuard(device, max_bad_steps)
@@ -101,7 +104,9 @@ class GradientStep:
 
     def _update(self, iteration: int, losses: Losses) -> None:
         """One step of the optimisers, unless the gradients are not finite."""
-        average_gradients(self.outside)  # first of all, so that all ranks judge the same gradients
+        idle = self.idle(iteration)
+        shared = [p for p in self.outside if p.grad is not None or id(p) not in idle]
+        average_gradients(shared)  # first of all, so that all ranks judge the same gradients
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if self.clip:
