@@ -164,9 +164,7 @@ def test_a_state_of_other_terms_is_refused():
     with pytest.raises(ValueError, match=message):
         build({"cl": {"type": "DCR"}}).load_state(state)
     both = {"kd": {"type": "LogitsKD"}, "lcr": {"type": "LCR"}}
-    with pytest.raises(
-        ValueError, match="holds the distillation terms kd, lcr, and train.kd_opt names lcr, kd, in"
-    ):
+    with pytest.raises(ValueError, match="holds the distillation terms kd, lcr, and train.kd_opt names lcr, kd, in"):
         build(dict(reversed(both.items()))).load_state(build(both).state())
     with pytest.raises(ValueError, match="holds the distillation terms kd, and train.kd_opt names none"):
         build({}).load_state(state)

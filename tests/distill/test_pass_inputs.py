@@ -168,3 +168,22 @@ def test_one_image_with_two_prompts_needs_two_keys(prompted):
     for prompt in ({"prompt": torch.tensor([1.0, 3.0])}, {}, {"strength": 2.0}):
         with pytest.raises(ValueError, match="two different inputs"):
             ctx.want("t", "view", ctx.lq, **prompt)
+
+
+def test_one_tensor_given_to_two_passes_is_not_joined():
+    """Whether it has a row for each image, or is for the whole batch, cannot be told from its length."""
+
+    class Prompted(Counted):
+        def forward(self, x, bank):
+            self.note(x)
+            assert bank.shape == (2, 5)
+            return x + bank.sum()
+
+    net = Prompted()
+    ctx = context(images(), t=FrozenNetwork(net, "t"))
+    bank = torch.ones(2, 5)
+    ctx.want("t", "one", images(seed=1), bank=bank)
+    ctx.want("t", "two", images(seed=2), bank=bank)
+    for key, seed in (("one", 1), ("two", 2)):
+        torch.testing.assert_close(ctx.run("t", key).output, images(seed=seed) + 10)
+    assert net.passes == [2, 2]

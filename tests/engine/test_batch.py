@@ -146,3 +146,33 @@ def test_nested_tensors_are_moved_and_others_left():
 @pytest.mark.parametrize(("stream", "domain"), [("train", "train"), ("train_s", "s"), ("train_real_t", "real_t")])
 def test_the_domain_of_a_section(stream, domain):
     assert domain_of(stream) == domain
+
+
+def nested(start, count):
+    """A batch as ``default_collate`` makes it of samples with a section and a pair of numbers."""
+    return {
+        "lq": numbered(start, count, 3, 2, 2),
+        "kernel": {"blur": numbered(start, count, 5), "names": [f"k{i}" for i in range(start, start + count)]},
+        "size": [numbered(start, count), numbered(100 + start, count)],
+    }
+
+
+def test_tensors_within_sections_and_pairs_are_divided():
+    """Also where a pair has as many items as the batch has samples."""
+    for count in (2, 4):
+        parts = Batch.of(nested(0, count), CPU).chunks(2)
+        for index, part in enumerate(parts):
+            expected = list(range(index * count // 2, (index + 1) * count // 2))
+            assert samples(part["lq"]) == samples(part["kernel"]["blur"]) == expected
+            assert part["kernel"]["names"] == [f"k{i}" for i in expected]
+            assert part["size"][0].tolist() == expected
+            assert part["size"][1].tolist() == [100 + i for i in expected]
+
+
+def test_tensors_within_sections_and_pairs_are_joined():
+    batch = Batch.of({"train_s": nested(0, 2), "train_t": nested(2, 4)}, CPU)
+    assert samples(batch["kernel"]["blur"]) == [0, 1, 2, 3, 4, 5]
+    assert batch["kernel"]["names"] == [f"k{i}" for i in range(6)]
+    assert [values.tolist() for values in batch["size"]] == [[0, 1, 2, 3, 4, 5], [100, 101, 102, 103, 104, 105]]
+    second = batch.chunks(2)[1]
+    assert samples(second["kernel"]["blur"]) == samples(second["lq"]) == [1, 4, 5]
