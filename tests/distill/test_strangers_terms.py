@@ -124,9 +124,7 @@ class Circular(KDTerm):
 @pytest.mark.parametrize("others", [{"a": "a"}, {"a": "b", "b": "a"}])
 def test_terms_as_networks_in_a_circle(others):
     distillation = distil({name: {"type": "Circular", "other": other} for name, other in others.items()})
-    with pytest.raises(
-        ValueError, match="the network of train.kd_opt.a asks for its own pass 'lq'; .*circle"
-    ):
+    with pytest.raises(ValueError, match="the network of train.kd_opt.a asks for its own pass 'lq'; .*circle"):
         take_step(distillation, small_batch().lq)
 
 

@@ -151,11 +151,12 @@ class DomainGap(KDTerm):
 
 @KD_REGISTRY.register()
 class MeanTeacher(KDTerm):
-    """A weighted mean of several teachers' images, for other terms; ``learnt`` weights train with the student."""
+    """A weighted mean of several teachers' images, for other terms; ``learnt`` weights learn to restore the target."""
 
     def __init__(self, teachers: list[str], weights: list[float], learnt: bool = False):
         super().__init__()
         self.teachers = teachers
+        self.learnt = learnt
         weights = torch.tensor(weights)
         if learnt:
             self.weights = nn.Parameter(weights)
@@ -172,7 +173,7 @@ class MeanTeacher(KDTerm):
         return sum(w * ctx.run(teacher, key).output for w, teacher in zip(self.weights, self.teachers))
 
     def forward(self, ctx):
-        return {}
+        return F.l1_loss(ctx.run(self.name).output, ctx.gt) if self.learnt else {}
 
 
 @KD_REGISTRY.register()

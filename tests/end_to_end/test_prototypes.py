@@ -183,19 +183,20 @@ def test_a_mean_of_teachers(runner, options, batch, monkeypatch, learnt):
     """It stands behind the term that uses it."""
     options["network_t_2"] = {**options["network_t"], "num_feat": 8}
     mean = {"type": "MeanTeacher", "teachers": ["t", "t_2"], "weights": [0.3, 0.7], "learnt": learnt}
-    mean["log_grad"] = True  # of which there is none: it has no loss
+    mean["log_grad"] = True  # of which there is none: it has no loss, or one that does not depend on the student
     options["train"] |= {"ema_decay": 0, "optim_g": {"type": "SGD", "lr": 0.1}}
     options["train"]["kd_opt"] = {"logits": {"type": "LogitsKD", "teacher": "mean"}, "mean": mean}
     model = runner.build(options)
     with torch.no_grad():
         student, one, two = (net(batch["lq"]) for net in (model.net_g, *(model.frozen[n].net for n in ("t", "t_2"))))
-    difference = student - (0.3 * one + 0.7 * two)
+    mixed = 0.3 * one + 0.7 * two
+    difference = student - mixed
     calls = count_forwards(monkeypatch)
     assert step(model, batch)["l_logits"] == pytest.approx(difference.abs().mean().item(), rel=1e-5)
     assert sorted(calls) == [(4, 2), (6, 2), (8, 2)], "student and teachers run once each"
     trained = torch.tensor([0.3, 0.7])
-    if learnt:  # d/dw_i mean |S − Σ w T| = −mean sign(S − Σ w T) · T_i
-        trained += 0.1 * torch.stack([(difference.sign() * image).mean() for image in (one, two)])
+    if learnt:  # by its own loss alone: d/dw_i mean |Σ w T − gt| = mean sign(Σ w T − gt) · T_i
+        trained -= 0.1 * torch.stack([((mixed - batch["gt"]).sign() * image).mean() for image in (one, two)])
     torch.testing.assert_close(model.terms["mean"].weights.detach(), trained)
     assert all(p.grad is None for name in ("t", "t_2") for p in model.frozen[name].parameters())
 
@@ -234,7 +235,7 @@ def test_a_slimmable_student(runner, options, batch, norm):
         assert model.net_g.norm.num_batches_tracked == 0, "learning the shapes leaves no trace"
     twin = copy.deepcopy(model.net_g)
     whole, narrow = twin(batch["lq"]), twin(batch["lq"], width=2)
-    losses = {"pix": F.l1_loss(whole, batch["gt"]), "narrow": 0.5 * F.l1_loss(whole, narrow)}
+    losses = {"pix": F.l1_loss(whole, batch["gt"]), "narrow": 0.5 * F.l1_loss(whole, narrow.detach())}
     losses["slim"] = 2 * F.l1_loss(narrow, batch["gt"])
     sum(losses.values()).backward()
     logged = step(model, batch)
