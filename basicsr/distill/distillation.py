@@ -22,8 +22,8 @@ from . import build_term
 from .context import KDContext
 from .gradient_log import GradientComparison, keep_buffers_of_backward
 from .networks import Networks
+from .own_training import OwnTraining
 from .student import StudentNetwork
-from .term import KDTerm
 from .term_network import TermNetwork, is_network
 from .term_parts import groups_of, naming, optimizers_of, own_attributes
 from .wiring import wiring_report
@@ -71,9 +71,7 @@ class Distillation:
         self.used = False
         self._unfinished: int | None = None
         self._ready: set[str] = set()
-        self._own_steps: dict[str, GradientStep] = {}
-        self._own_parameters: list[nn.Parameter] = []
-        self._contexts: list[KDContext] = []
+        self._own = OwnTraining(device, opt["train"].get("max_bad_steps", 100), timer)
         self._logs: dict[str, Any] = {}
         self._given: dict[str, weakref.ref] = {}
         sections = {name: section for name, section in (opt["train"].get("kd_opt") or {}).items() if section}
@@ -126,17 +124,8 @@ class Distillation:
             groups_of(term)
         broadcast_module(term)
         if optimizers:
-            if type(term).own_loss is KDTerm.own_loss:
-                raise ValueError(
-                    f"train.kd_opt.{name}: {type(term).__name__} has optimizers() and so needs own_loss(ctx), the loss "
-                    f"that they minimise"
-                )
-            own = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-            limit = self._opt["train"].get("max_bad_steps", 100)
-            self._own_steps[name] = GradientStep(
-                optimizers, self._device, outside=own, max_bad_steps=limit, timer=self._timer
-            )
-            self._own_parameters += own
+            with naming(name):
+                self._own.add(term, optimizers)
 
     def start(self) -> None:
         """End the preparation, when all that uses the frozen networks is built: compile them, log the wiring."""
@@ -155,7 +144,7 @@ class Distillation:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The groups of the terms' parameters that train with the student."""
-        own = {id(p) for p in self._own_parameters}
+        own = {id(p) for p in self._own.parameters}
         groups = [group for term in self.terms.values() for group in groups_of(term)]
         groups = [{**group, "params": [p for p in group["params"] if id(p) not in own]} for group in groups]
         return [group for group in groups if group["params"]]
@@ -163,12 +152,12 @@ class Distillation:
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """The terms' own optimisers."""
-        return [optimizer for step in self._own_steps.values() for optimizer in step.optimizers]
+        return self._own.optimizers
 
     @property
     def steps(self) -> list[GradientStep]:
         """The terms' own gradient steps."""
-        return list(self._own_steps.values())
+        return self._own.steps
 
     def idle_parameters(self, iteration: int) -> set[int]:
         """The ids of the parameters of terms that are not active."""
@@ -220,7 +209,7 @@ class Distillation:
         supervised = sum(losses.values()) if losses else None
         compare = GradientComparison(self._student.net.parameters(), supervised)
         weighted: dict[str, Tensor] = {}
-        with without_gradients(self._own_parameters):
+        with without_gradients(self._own.parameters):
             for name, term in active.items():
                 with ctx.part("terms"), ctx.logging_as(name), naming(name):
                     parts = self._parts(name, term(ctx))
@@ -236,8 +225,7 @@ class Distillation:
                 weighted |= own
         self._logs |= ctx.logs
         self._given = {label: weakref.ref(value) for label, value in weighted.items()}
-        if self._own_steps.keys() & active.keys():
-            self._contexts.append(ctx.detached())
+        self._own.keep(ctx, active)
         return weighted
 
     def require_kept(self, losses: Mapping[str, Tensor]) -> None:
@@ -275,20 +263,8 @@ class Distillation:
         Raises:
             ValueError: If one has the name of another loss.
         """
-        losses: dict[str, Tensor] = {}
-        contexts, self._contexts = self._contexts, []
-        active = self._active(iteration)
-        for name, step in self._own_steps.items() if contexts else ():
-            if name in active:
-                own = step(iteration, contexts, partial(self._own_loss, name))
-                clash = own.keys() & {*others, *losses}
-                if clash:
-                    raise ValueError(
-                        f"train.kd_opt.{name}: own_loss gives {', '.join(sorted(clash))}, which is the name of another "
-                        f"loss; rename it"
-                    )
-                losses |= own
-        return losses
+        loss_of = {name: partial(self._own_loss, name) for name in self._active(iteration)}
+        return self._own.train(iteration, loss_of, others)
 
     def _own_loss(self, name: str, ctx: KDContext) -> dict[str, Tensor]:
         with ctx.logging_as(name), naming(name):
