@@ -309,7 +309,9 @@ class Distillation:
                     f"{', '.join(names)}: they start afresh, a history network as a copy of the student or its average."
                 )
             return
-        if list(state) != list(self.terms):  # the optimisers hold what they train in this order
+        # The optimisers hold what terms train in the order of the terms.
+        trained = [name for name, term in self.terms.items() if any(p.requires_grad for p in term.parameters())]
+        if state.keys() != self.terms.keys() or [name for name in state if name in trained] != trained:
             raise ValueError(
                 f"the training state holds the distillation terms {', '.join(state) or 'none'}, and train.kd_opt names "
                 f"{', '.join(self.terms) or 'none'}, in this order; resume with the options of the run, "

@@ -163,9 +163,10 @@ def test_a_state_of_other_terms_is_refused():
     message = "training state holds the distillation terms kd, and train.kd_opt names cl, in this order"
     with pytest.raises(ValueError, match=message):
         build({"cl": {"type": "DCR"}}).load_state(state)
-    both = {"kd": {"type": "LogitsKD"}, "lcr": {"type": "LCR"}}
-    with pytest.raises(ValueError, match="holds the distillation terms kd, lcr, and train.kd_opt names lcr, kd, in"):
+    both = {"a": {"type": "Trained"}, "b": {"type": "Trained"}, "kd": {"type": "LogitsKD"}}
+    with pytest.raises(ValueError, match="holds the distillation terms a, b, kd, and train.kd_opt names kd, b, a, in"):
         build(dict(reversed(both.items()))).load_state(build(both).state())
+    build({"kd": both["kd"], "a": both["a"], "b": both["b"]}).load_state(build(both).state())
     with pytest.raises(ValueError, match="holds the distillation terms kd, and train.kd_opt names none"):
         build({}).load_state(state)
     with pytest.raises(ValueError, match="holds the distillation terms none, and train.kd_opt names kd"):
