@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from basicsr.archs import build_network
+from basicsr.distill.distillation import Distillation
 from basicsr.distill.term import KDTerm
 from basicsr.utils.registry import ARCH_REGISTRY, KD_REGISTRY
 
-from .helpers import NETWORKS, Counted, build, distil, network, small_batch, take_step
+from .helpers import CPU, NETWORKS, Counted, build, distil, network, options, small_batch, student, take_step
 
 
 @ARCH_REGISTRY.register()
@@ -230,3 +232,22 @@ def test_a_network_that_forward_alone_names_is_built_at_its_first_use_without_a_
     take_step(distillation, small_batch().lq.float())
     assert distillation.networks.frozen.built["t_2"] is built and built.net.passes == [2, 2]
     assert "network_t_2 has RANDOM weights: path.pretrain_network_t_2 is not set." in messages()
+
+
+def test_its_random_weights_depend_on_its_name_alone():
+    """A run that is resumed before its first use has another random state than one that was not."""
+    networks = {**NETWORKS, "t_2": {"type": "Body"}}
+    weights = []
+    for seed in (1, 2):
+        distillation = distil({"x": {"type": "Secretive"}}, networks, dtype=torch.float32)
+        torch.manual_seed(seed)
+        take_step(distillation, small_batch().lq.float())
+        weights.append(network(distillation, "t_2").state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_network_that_the_recipe_trains_is_no_teacher():
+    opt = options({"kd": {"type": "LogitsKD", "teacher": "d"}}, {**NETWORKS, "d": {"type": "Doubler"}})
+    own = student(build_network(opt["network_g"]))
+    with pytest.raises(ValueError, match="train.kd_opt.kd: network_d is trained by the recipe"):
+        Distillation(opt, own, None, ("g", "d"), CPU).start()

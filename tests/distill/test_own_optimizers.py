@@ -112,6 +112,43 @@ def test_it_is_trained_by_its_own_loss_on_passes_without_gradients():
     )
 
 
+@KD_REGISTRY.register()
+class NamedTwice(KDTerm):
+    """Gives ``label`` in the student's step, and again in its own."""
+
+    def __init__(self, own: str = "x", label: str = "x"):
+        super().__init__()
+        self.own, self.label = own, label
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def optimizers(self, networks):
+        return [torch.optim.SGD([self.factor], lr=0.1)]
+
+    def forward(self, ctx):
+        return {self.label: ctx.output.mean()}
+
+    def own_loss(self, ctx):
+        return {self.own: self.factor * ctx.output.mean()}
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"twice": {"own": "x"}}, "kd_opt.twice: own_loss gives l_twice_x, which is the name of another loss"),
+        ({"kd": {"own": "a_y"}, "kd_a": {"own": "y", "label": "z"}}, "kd_opt.kd_a: own_loss gives l_kd_a_y, which"),
+        ({"twice": {"own": "y"}}, None),
+    ],
+)
+def test_a_name_that_another_loss_has_is_refused(terms, message):
+    distillation = make({name: {"type": "NamedTwice", **section} for name, section in terms.items()})
+    _, losses = take_step(distillation, small_batch().lq)
+    if message is None:
+        assert list(distillation.train_own(1, losses)) == ["l_twice_y"]
+    else:
+        with pytest.raises(ValueError, match=message):
+            distillation.train_own(1, losses)
+
+
 def test_parts_of_a_batch_are_one_step():
     distillation = make()
     term = distillation.terms["critic"]

@@ -44,7 +44,12 @@ def test_training_in_another_precision(runner, options, runtime):
     assert resumed == scaler, "the scale and how long it has held"
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler"
+)
+
+
+@needs_compiler
 def test_training_compiled(runner, options):
     """Compiled networks, with feature taps, train as the others do; the files have the usual keys."""
     options["train"]["total_iter"] = 3
@@ -55,6 +60,20 @@ def test_training_compiled(runner, options):
     assert weights(folder).keys() == weights(plain).keys()
     for name, value in weights(folder).items():
         torch.testing.assert_close(value, weights(plain)[name], rtol=1e-3, atol=1e-4)
+
+
+@needs_compiler
+def test_gradients_of_a_compiled_student_are_compared(runner, options):
+    """The backward pass of compiled code runs once for each comparison, and once more for the step."""
+    options["train"]["total_iter"] = 2
+    options["val"]["val_freq"] = 100
+    options["train"]["kd_opt"]["logits"]["log_grad"] = True
+    plain = runner.train({**copy.deepcopy(options), "name": "tiny_plain"})
+    options["runtime"] = {"g": {"compile": True}}
+    folder = runner.train(options)
+    norms = [[float(v) for v in re.findall(r"grad_logits: (\S+)", log_text(f))] for f in (plain, folder)]
+    assert len(norms[0]) == 2
+    assert norms[1] == pytest.approx(norms[0], rel=1e-2)
 
 
 def test_accumulation_gives_the_gradients_of_the_whole_batch(runner, options):

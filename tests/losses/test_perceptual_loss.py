@@ -50,6 +50,17 @@ def test_values_equal_a_loop(images, criterion):
     assert values[1].item() == pytest.approx(7 * style, rel=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("criterion", ["l1", "l2", "fro"])
+def test_features_of_lower_precision_are_compared_in_float32(criterion, dtype):
+    loss = make(criterion=criterion, style_weight=1.0)
+    own, target = ({name: torch.randn(2, 4, 9, 7).to(dtype) for name in LAYERS} for _ in range(2))
+    values = loss.compare(own, target)
+    exact = loss.compare(*({name: f[name].float() for name in f} for f in (own, target)))
+    assert all(value.dtype is torch.float32 for value in values)
+    assert values == exact
+
+
 @pytest.mark.parametrize(("weights", "present"), [((1, 0), (True, False)), ((0, 1), (False, True))])
 def test_a_loss_of_weight_zero_is_left_out(images, weights, present):
     values = make(perceptual_weight=weights[0], style_weight=weights[1])(*images)

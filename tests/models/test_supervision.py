@@ -199,3 +199,17 @@ def test_an_encoder_that_lacks_a_layer(vgg_file):
 def test_a_recipe_without_any_loss_is_refused():
     with pytest.raises(ValueError, match="there is no loss; give at least one of pixel_opt, perceptual_opt and kd_opt"):
         SRModel(options())
+
+
+@pytest.mark.parametrize("start", [{}, {"start": 5}])
+@pytest.mark.parametrize(("section", "term"), [("edge_opt", "edge"), ("pixel_opt", "pix"), ("perceptual_opt", "style")])
+def test_a_loss_and_a_term_of_one_name_are_refused(section, term, start):
+    """When the recipe is built, also where they are never active together."""
+    loss = {"type": "PerceptualLoss", "layer_weights": {"conv1_1": 1.0}, "weights": "random"}
+    train = {section: loss if section == "perceptual_opt" else {"type": "L1Loss"}}
+    opt = options(**train, kd_opt={term: {"type": "LogitsKD", **start}})
+    with pytest.raises(ValueError, match=f"train.kd_opt.{term}: l_{term} is the name of another loss; rename the term"):
+        SRModel({**opt, "network_t": EDSR})
+    opt["train"][section] |= {"end": 4}
+    with pytest.raises(ValueError, match=f"l_{term} is the name of another loss"):
+        SRModel({**opt, "network_t": EDSR})

@@ -160,3 +160,32 @@ def test_a_recipe_that_leaves_out_what_the_terms_train_is_refused(opt):
         OwnOptimizers(opt)
     opt["train"]["kd_opt"] = {"kd": {"type": "LogitsKD"}}
     OwnOptimizers(opt)
+
+
+def test_term_parameters_in_another_optimiser_than_optim_g_are_refused(opt):
+    """The step of the student's losses would leave them as they are."""
+
+    class Second(SRModel):
+        def setup_optimizers(self):
+            self.optimizer_g = torch.optim.SGD(self.net_g.parameters(), lr=0.1)
+            groups = self.distillation.parameter_groups()
+            self.optimizers += [self.optimizer_g, torch.optim.SGD(groups, lr=0.1), *self.distillation.optimizers]
+
+    with pytest.raises(ValueError, match="train.kd_opt: Second makes its optimisers itself .* and leaves out"):
+        Second(opt)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_learnt_weights_that_a_recipe_leaves_out_are_refused(opt, held):
+    class OwnOptimizers(SRModel):
+        def setup_optimizers(self):
+            weights = self.balance.parameters() if held else ()
+            self.optimizer_g = torch.optim.SGD([*self.net_g.parameters(), *weights], lr=0.1)
+            self.optimizers.append(self.optimizer_g)
+
+    opt["train"] |= {"combine": "uncertainty", "kd_opt": {"kd": {"type": "LogitsKD"}}}
+    if held:
+        OwnOptimizers(opt)
+    else:
+        with pytest.raises(ValueError, match="OwnOptimizers makes its optimisers itself .* and leaves out"):
+            OwnOptimizers(opt)

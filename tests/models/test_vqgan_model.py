@@ -166,6 +166,16 @@ def test_the_losses_are_those_of_the_paper(options):
     assert torch.equal(recipe._batch_counts, torch.bincount(distances.argmin(-1).flatten(), minlength=12))
 
 
+def test_a_pixel_loss_that_starts_later(options):
+    options["train"]["pixel_opt"]["start"] = 3
+    recipe = model(options)
+    for iteration, expected in ((2, []), (3, ["l_rec"])):
+        recipe.feed_data(batch())
+        recipe.optimize_parameters(iteration)
+        log = recipe.get_current_log()
+        assert [name for name in log if name.startswith("l_")] == [*expected, "l_code", "l_commit"]
+
+
 def test_codebook_use():
     found = codebook_use(torch.tensor([2, 0, 2, 4]))
     entropy = -(2 * 0.25 * math.log(0.25) + 0.5 * math.log(0.5))
@@ -198,6 +208,14 @@ def test_without_gt_the_images_themselves_are_restored(options):
     assert recipe.lq.shape == recipe.gt.shape == (2, 3, 16, 16)
     recipe.test()
     assert recipe.get_current_visuals()["result"].shape == (2, 3, 16, 16)
+
+
+def test_further_keys_of_the_batch_are_kept(options):
+    recipe = model(options)
+    recipe.feed_data({**batch(), "lq_path": ["a", "b"], "kernel": torch.ones(2, 3)})
+    assert recipe.batch["lq_path"] == ["a", "b"]
+    assert torch.equal(recipe.batch["kernel"], torch.ones(2, 3))
+    assert recipe.batch["lq"] is recipe.batch["gt"]
 
 
 # Bad input.
