@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from basicsr.data import build_dataloader, build_dataset
-from basicsr.engine.host_memory import keep_freed_memory
-from basicsr.engine.launch import launch
-from basicsr.engine.peers import ending_together
-from basicsr.engine.report import markdown_table
+from basicsr.engine.evaluate.report import markdown_table
+from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.launch import launch
+from basicsr.engine.run.peers import ending_together
 from basicsr.models import build_model
 from basicsr.utils.logger import get_env_info, get_root_logger
 from basicsr.utils.misc import get_time_str, make_exp_dirs

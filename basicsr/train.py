@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader
 
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.stream import TrainingStream, build_streams
-from basicsr.engine.host_memory import keep_freed_memory
-from basicsr.engine.launch import launch
-from basicsr.engine.peers import ending_together
-from basicsr.engine.resume import find_resume_state
-from basicsr.engine.retention import BestKeeper
-from basicsr.engine.signals import StopSignals
-from basicsr.engine.training_loop import TrainingLoop
+from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.launch import launch
+from basicsr.engine.run.loop import TrainingLoop
+from basicsr.engine.run.peers import ending_together
+from basicsr.engine.run.resume import find_resume_state
+from basicsr.engine.run.retention import BestKeeper
+from basicsr.engine.run.signals import StopSignals
 from basicsr.models import build_model
 from basicsr.utils.logger import get_env_info, get_root_logger, init_tb_logger, init_wandb_logger
 from basicsr.utils.misc import get_time_str, make_exp_dirs, mkdir_and_rename

@@ -25,7 +25,7 @@ from skimage import data as photographs
 
 from basicsr.archs import build_network
 from basicsr.data.preparation import extract_subimages, make_lr
-from basicsr.engine.profile import count_flops
+from basicsr.engine.compute.profile import count_flops
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils.img_util import img2tensor, imread, imwrite
 from basicsr.utils.matlab_functions import imresize

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout itself is what is imported
 
-from basicsr.engine.vqgan_checkpoint import strip_checkpoint
+from basicsr.archs.vqgan_checkpoint import strip_checkpoint
 
 
 def main() -> int:

@@ -7,9 +7,8 @@ import posixpath
 import re
 from typing import NamedTuple
 
+from basicsr.data.memmap.images import is_memmap, read_index
 from basicsr.utils.misc import scandir
-
-from .memmap_images import is_memmap, read_index
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

@@ -9,12 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from basicsr.data.memmap.images import Index, MemmapImages, is_memmap
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.file_client import FileClient
 from basicsr.utils.img_util import decode_image
 
 from .data_util import image_names
-from .memmap_images import Index, MemmapImages, is_memmap
 
 BACKENDS = ("disk", "lmdb", "memmap")
 

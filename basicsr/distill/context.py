@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from basicsr.engine.batch import Batch
-from basicsr.engine.timing import StepTimer
+from basicsr.engine.compute.timing import StepTimer
 
 from .encoders import BatchImage, Encoding, Encodings, FrozenEncoder, PassOutput, Source
 from .passes import INPUT, Pass, PassContext, Passes, PassNetwork

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from basicsr.data.degradations import Degradation, check_probabilities
 from basicsr.engine.compute.precision import PrecisionOption, resolve_precision
-from basicsr.engine.runtime import NetworkRuntime
+from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
 from .encoders import Encoding, FrozenEncoder, InputRange, PassOutput
-from .negatives import Degradation, check_probabilities
 from .networks import Networks
 from .term import KDTerm
 
@@ -67,10 +67,10 @@ class DCR(KDTerm):
         num_neg: Degraded copies; with the input itself there is one negative more.
         history_source: What the history network follows: the student's average (release) or the student (paper).
         history_precision: What the history network computes in; layout and compiling are the student's. See
-            :class:`~basicsr.engine.runtime.NetworkRuntime`.
+            :class:`~basicsr.engine.compute.runtime.NetworkRuntime`.
         update_decay: ``history = update_decay · history + (1 − update_decay) · source`` at an update.
         step: Iterations between updates, for each 100,000 iterations of the training; the last holds on.
-        gaussian_blur_prob: See :class:`~basicsr.distill.negatives.Degradation`, as the three that follow.
+        gaussian_blur_prob: See :class:`~basicsr.data.degradations.Degradation`, as the three that follow.
         resize_prob: Probability of a resize.
         gaussian_noise_prob: Probability of noise.
         gray_noise_prob: Probability that noise is grey.

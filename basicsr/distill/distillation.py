@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel
 
 from basicsr.engine.batch import Batch
+from basicsr.engine.compute.distributed import broadcast_module, broadcast_tensors
 from basicsr.engine.compute.step import GradientStep, without_gradients
-from basicsr.engine.distributed import broadcast_module, broadcast_tensors
-from basicsr.engine.timing import StepTimer
+from basicsr.engine.compute.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.option_types import strings_in
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.engine.compute.precision import PrecisionOption, resolve_precision
-from basicsr.engine.runtime import NetworkRuntime
+from basicsr.engine.compute.runtime import NetworkRuntime
 
 from .passes import PassNetwork
 from .taps import FeatureTaps

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from basicsr.archs import build_network
-from basicsr.engine.checkpoint import load_weights
-from basicsr.engine.distributed import broadcast_module
+from basicsr.engine.compute.distributed import broadcast_module
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.weights import load_weights
 
 from .frozen import FrozenNetwork
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from basicsr.data.degradations import check_probabilities
 from basicsr.utils.registry import KD_REGISTRY
 
 from .augmentation import InvertibleAugmentation
 from .context import KDContext
-from .negatives import check_probabilities
 from .networks import Networks
 from .term import KDTerm
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from basicsr.archs import build_network
+from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.engine.rng import preserved_rng
-from basicsr.engine.runtime import NetworkRuntime
 
 from .encoders import FrozenEncoder, InputRange
 from .frozen import FrozenNetwork

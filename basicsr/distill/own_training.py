@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.engine.compute.step import GradientStep
-from basicsr.engine.timing import StepTimer
+from basicsr.engine.compute.timing import StepTimer
 
 from .context import KDContext
 from .term import KDTerm
@@ -21,7 +21,7 @@ class OwnTraining:
 
     Args:
         device: Where the terms are.
-        max_bad_steps: See :class:`~basicsr.engine.finite.FiniteGuard`.
+        max_bad_steps: See :class:`~basicsr.engine.compute.finite.FiniteGuard`.
         timer: Takes the time of the steps.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from basicsr.engine.runtime import NetworkRuntime
+from basicsr.engine.compute.runtime import NetworkRuntime
 
 from .passes import PassNetwork
 from .taps import FeatureTaps

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from basicsr.utils.lazy import lazy_members
 from basicsr.utils.registry import LOSS_REGISTRY
 
-_HOME = {
-    "CharbonnierLoss": "basic_loss",
-    "L1Loss": "basic_loss",
-    "MSELoss": "basic_loss",
-    "PSNRLoss": "basic_loss",
-    "PerceptualLoss": "perceptual_loss",
-    "WeightedTVLoss": "basic_loss",
-    "charbonnier_loss": "basic_loss",
-    "l1_loss": "basic_loss",
-    "mse_loss": "basic_loss",
-    "reduce_loss": "loss_util",
-    "weight_reduce_loss": "loss_util",
-    "weighted_loss": "loss_util",
-}
+_names, __getattr__, __dir__ = lazy_members(
+    __name__,
+    {
+        "basic_loss": [
+            "CharbonnierLoss",
+            "L1Loss",
+            "MSELoss",
+            "PSNRLoss",
+            "WeightedTVLoss",
+            "charbonnier_loss",
+            "l1_loss",
+            "mse_loss",
+        ],
+        "loss_util": ["reduce_loss", "weight_reduce_loss", "weighted_loss"],
+        "perceptual_loss": ["PerceptualLoss"],
+    },
+)
 
-__all__ = sorted([*_HOME, "build_loss"])
+__all__ = [*_names, "build_loss"]
 
 
 def build_loss(opt: Mapping[str, Any]) -> nn.Module:
@@ -46,13 +49,3 @@ def build_loss(opt: Mapping[str, Any]) -> nn.Module:
     loss = LOSS_REGISTRY.get(opt["type"])(**arguments)
     logging.getLogger("basicsr").info("Loss [%s] is created.", opt["type"])
     return loss
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from basicsr.utils.lazy import lazy_members
 from basicsr.utils.registry import METRIC_REGISTRY
 
-_HOME = {
-    "calculate_niqe": "niqe",
-    "calculate_psnr": "psnr_ssim",
-    "calculate_psnr_pt": "psnr_ssim",
-    "calculate_ssim": "psnr_ssim",
-    "calculate_ssim_pt": "psnr_ssim",
-}
+_names, __getattr__, __dir__ = lazy_members(
+    __name__,
+    {
+        "niqe": ["calculate_niqe"],
+        "psnr_ssim": ["calculate_psnr", "calculate_psnr_pt", "calculate_ssim", "calculate_ssim_pt"],
+    },
+)
 
-__all__ = sorted([*_HOME, "calculate_metric"])
-
+__all__ = [*_names, "calculate_metric"]
 
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -51,13 +50,3 @@ def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> Any:
     if "img2" in missing:
         raise ValueError(f"the metric {opt['type']} compares with a ground truth, and the data set gives none")
     return metric(**given)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})

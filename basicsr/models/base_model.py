@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,15 +13,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from basicsr.engine.checkpoint import atomic_save, cpu_state_dict, load_weights
-from basicsr.engine.distributed import settle_buckets, union_of_ranks
-from basicsr.engine.ema import update_ema
-from basicsr.engine.retention import keep_newest
+from basicsr.engine.checkpoint import cpu_state_dict
+from basicsr.engine.compute.distributed import settle_buckets, union_of_ranks
+from basicsr.engine.compute.ema import update_ema
 from basicsr.engine.rng import capture_rng, restore_rng
+from basicsr.engine.run.retention import keep_newest
+from basicsr.utils.atomic_file import atomic_save
 from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.weights import load_weights
 
-from . import lr_scheduler
+from .lr_scheduler import find_scheduler
+from .optimizer import build_optimizer
 from .validating import Validating
 
 
@@ -111,36 +113,13 @@ class BaseModel(Validating):
     # Optimisers and schedules.
 
     def get_optimizer(self, optim_type: str, params: Iterable, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
-        """An optimiser of ``torch.optim`` by name, in its fused form where it has one.
-
-        Args:
-            optim_type: The class's name: ``Adam``, ``AdamW``, ``SGD`` …
-            params: Parameters, or parameter groups.
-            lr: Initial learning rate.
-            **kwargs: The optimiser's other arguments; ``fused`` or ``foreach`` here overrule the choice.
-
-        Raises:
-            ValueError: If torch.optim has no such optimiser.
-        """
-        optimizer_class = getattr(torch.optim, optim_type, None)
-        if not (inspect.isclass(optimizer_class) and issubclass(optimizer_class, torch.optim.Optimizer)):
-            raise ValueError(f"optimizer type '{optim_type}': torch.optim has no optimiser of that name")
-        accepted = inspect.signature(optimizer_class).parameters
-        if "betas" in kwargs:  # BasicSR's files write 0 for 0.0, which torch refuses
-            kwargs["betas"] = tuple(float(beta) for beta in kwargs["betas"])
-        if "fused" in accepted and not {"fused", "foreach", "capturable", "differentiable"} & kwargs.keys():
-            kwargs["fused"] = True
-        return optimizer_class(params, lr=lr, **kwargs)
+        """An optimiser by name; see :func:`basicsr.models.optimizer.build_optimizer`."""
+        return build_optimizer(optim_type, params, lr, **kwargs)
 
     def setup_schedulers(self) -> None:
         """Make a schedule, named by ``train.scheduler``, for every optimiser."""
         options = dict(self.opt["train"]["scheduler"])
-        name = options.pop("type")
-        scheduler_class = getattr(lr_scheduler, name, None) or getattr(torch.optim.lr_scheduler, name, None)
-        if not (inspect.isclass(scheduler_class) and issubclass(scheduler_class, torch.optim.lr_scheduler.LRScheduler)):
-            raise ValueError(
-                f"train.scheduler.type: there is no scheduler '{name}' here or in torch.optim.lr_scheduler"
-            )
+        scheduler_class = find_scheduler(options.pop("type"))
         self.schedulers = [scheduler_class(optimizer, **options) for optimizer in self.optimizers]
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
@@ -218,7 +197,7 @@ class BaseModel(Validating):
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
-        """Load weights; see :func:`basicsr.engine.checkpoint.load_weights`."""
+        """Load weights; see :func:`basicsr.utils.weights.load_weights`."""
         logger = get_root_logger()
         logger.info(f"Loading {type(self.get_bare_model(net)).__name__} from {load_path} [{param_key}].")
         for sentence in load_weights(self.get_bare_model(net), load_path, strict, param_key):

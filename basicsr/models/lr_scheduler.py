@@ -5,12 +5,14 @@ So warm-up and resuming cannot change what comes after them, as they can where e
 
 from __future__ import annotations
 
+import inspect
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -123,3 +125,15 @@ class CosineAnnealingLR(CosineAnnealingRestartLR):
 
 class TrueCosineAnnealingLR(CosineAnnealingLR):
     """The name that NAFNet's option files use for :class:`CosineAnnealingLR`."""
+
+
+def find_scheduler(name: str) -> type[LRScheduler]:
+    """The schedule that ``type: name`` means: one of this module, or of torch.optim.lr_scheduler.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = globals().get(name) or getattr(torch.optim.lr_scheduler, name, None)
+    if not (inspect.isclass(found) and issubclass(found, LRScheduler)):
+        raise ValueError(f"train.scheduler.type: there is no scheduler '{name}' here or in torch.optim.lr_scheduler")
+    return found

@@ -16,12 +16,12 @@ from basicsr.distill.frozen import FrozenNetwork
 from basicsr.distill.student import StudentNetwork
 from basicsr.engine.batch import Batch
 from basicsr.engine.compute.balance import UncertaintyBalance
+from basicsr.engine.compute.distributed import batch_statistics, broadcast_tensors
 from basicsr.engine.compute.precision import resolve_precision
+from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.engine.compute.step import GradientStep, total
-from basicsr.engine.distributed import batch_statistics, broadcast_tensors
-from basicsr.engine.restore import Restorer, RestoreSettings
-from basicsr.engine.runtime import NetworkRuntime
-from basicsr.engine.timing import StepTimer
+from basicsr.engine.compute.timing import StepTimer
+from basicsr.engine.restore.restorer import Restorer, RestoreSettings
 from basicsr.utils import option_schema as schema
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.option_streams import training_sets

@@ -8,8 +8,8 @@ from typing import Any
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from basicsr.engine.evaluator import DatasetResult, evaluate
-from basicsr.engine.report import run_facts, write_report
+from basicsr.engine.evaluate.evaluator import DatasetResult, evaluate
+from basicsr.engine.evaluate.report import run_facts, write_report
 from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
 

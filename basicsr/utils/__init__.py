@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from .lazy import lazy_members
 
-_HOME = {
-    "bgr2ycbcr": "color_util",
-    "rgb2ycbcr": "color_util",
-    "rgb2ycbcr_pt": "color_util",
-    "ycbcr2bgr": "color_util",
-    "ycbcr2rgb": "color_util",
-    "FileClient": "file_client",
-    "crop_border": "img_util",
-    "imfrombytes": "img_util",
-    "img2tensor": "img_util",
-    "imwrite": "img_util",
-    "tensor2img": "img_util",
-    "imresize": "matlab_functions",
-    "AvgTimer": "logger",
-    "MessageLogger": "logger",
-    "get_env_info": "logger",
-    "get_root_logger": "logger",
-    "init_tb_logger": "logger",
-    "init_wandb_logger": "logger",
-    "check_resume": "misc",
-    "get_time_str": "misc",
-    "make_exp_dirs": "misc",
-    "mkdir_and_rename": "misc",
-    "scandir": "misc",
-    "set_random_seed": "misc",
-    "sizeof_fmt": "misc",
-    "yaml_load": "options",
-    "dict2str": "options",
-}
+_names, __getattr__, __dir__ = lazy_members(
+    __name__,
+    {
+        "color_util": ["bgr2ycbcr", "rgb2ycbcr", "rgb2ycbcr_pt", "ycbcr2bgr", "ycbcr2rgb"],
+        "file_client": ["FileClient"],
+        "img_util": ["crop_border", "imfrombytes", "img2tensor", "imwrite", "tensor2img"],
+        "logger": [
+            "AvgTimer",
+            "MessageLogger",
+            "get_env_info",
+            "get_root_logger",
+            "init_tb_logger",
+            "init_wandb_logger",
+        ],
+        "matlab_functions": ["imresize"],
+        "misc": [
+            "check_resume",
+            "get_time_str",
+            "make_exp_dirs",
+            "mkdir_and_rename",
+            "scandir",
+            "set_random_seed",
+            "sizeof_fmt",
+        ],
+        "options": ["dict2str", "yaml_load"],
+    },
+)
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__all__ = list(_names)

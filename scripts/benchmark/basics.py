@@ -21,7 +21,7 @@ import torch
 from _reference import load_reference
 
 from basicsr.archs import build_network
-from basicsr.engine.ema import update_ema
+from basicsr.engine.compute.ema import update_ema
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
 SWINIR_M = {"type": "SwinIR", "upscale": 4, "img_size": 48, "window_size": 8, "depths": [6] * 6, "embed_dim": 180}

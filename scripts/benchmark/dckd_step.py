@@ -30,7 +30,7 @@ from _reference import load_reference
 from basicsr.archs import vqgan_blocks
 from basicsr.distill.augmentation import InvertibleAugmentation
 from basicsr.distill.dcr import EPSILON
-from basicsr.engine.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import keep_freed_memory
 from basicsr.models import build_model
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options import load_options

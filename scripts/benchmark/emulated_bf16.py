@@ -22,7 +22,7 @@ from train_step import NETWORKS
 
 from basicsr.archs import build_network
 from basicsr.engine.compute.precision import native_bf16, slowdown
-from basicsr.engine.runtime import NetworkRuntime
+from basicsr.engine.compute.runtime import NetworkRuntime
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ def prepare(folder: str, num_workers: int) -> int:
     import numpy as np
     from skimage import data
 
-    from basicsr.data.memmap_writer import create_memmap
+    from basicsr.data.memmap.writer import create_memmap
     from basicsr.data.preparation import create_lmdb, extract_subimages, make_lr
     from basicsr.utils.img_util import imwrite
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, w
 import torch
 
 from basicsr.archs.vgg_arch import VGGFeatureExtractor
-from basicsr.engine.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import keep_freed_memory
 from basicsr.models import build_model
 from basicsr.utils.logger import get_root_logger
 

@@ -24,9 +24,9 @@ import torch
 from _reference import load_reference
 
 from basicsr.archs import build_network
+from basicsr.engine.compute.ema import update_ema
 from basicsr.engine.compute.precision import native_bf16
-from basicsr.engine.ema import update_ema
-from basicsr.engine.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import keep_freed_memory
 
 SWINIR = {"type": "SwinIR", "upscale": 4, "img_size": 48, "window_size": 8, "depths": [6] * 4, "embed_dim": 60}
 SWINIR |= {"num_heads": [6] * 4, "mlp_ratio": 2, "upsampler": "pixelshuffle", "resi_connection": "1conv"}

@@ -21,7 +21,7 @@ import torch
 from _reference import load_reference
 
 from basicsr.archs import build_network
-from basicsr.engine.restore import Restorer, RestoreSettings
+from basicsr.engine.restore.restorer import Restorer, RestoreSettings
 
 EDSR = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 64, "num_block": 16, "upscale": 2}
 ROWS = {

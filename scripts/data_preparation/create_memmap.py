@@ -4,7 +4,7 @@ import sys
 
 from _command import parser, run
 
-from basicsr.data.memmap_writer import create_memmap
+from basicsr.data.memmap.writer import create_memmap
 
 
 def main() -> int:

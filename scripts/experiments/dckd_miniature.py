@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from basicsr.data.memmap_writer import create_memmap
+from basicsr.data.memmap.writer import create_memmap
 from basicsr.data.preparation import make_lr
 from basicsr.utils.option_yaml import dump_yaml
 

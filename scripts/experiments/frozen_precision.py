@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from basicsr.engine.resume import find_resume_state
-from basicsr.engine.runtime import NetworkRuntime
+from basicsr.engine.compute.runtime import NetworkRuntime
+from basicsr.engine.run.resume import find_resume_state
 from basicsr.models import build_model
 from basicsr.train import create_train_val_dataloader
 from basicsr.utils.logger import get_root_logger

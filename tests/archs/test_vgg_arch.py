@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from basicsr.archs import build_network, vgg_arch
 from basicsr.archs.vgg_arch import VGGFeatureExtractor, layer_names
-from basicsr.engine.checkpoint import load_weights
+from basicsr.utils.weights import load_weights
 
 
 def random_vgg(layers, **options):

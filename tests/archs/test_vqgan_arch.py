@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from basicsr.archs import build_network
 from basicsr.archs.vqgan_arch import VQGAN, VectorQuantizer, VQGANAutoEncoder
 from basicsr.archs.vqgan_blocks import _fused, attend
-from basicsr.engine.checkpoint import load_weights
+from basicsr.utils.weights import load_weights
 
 PUBLISHED = {  # as in DCKD's option files
     "in_channels": 3,

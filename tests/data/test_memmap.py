@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr.data import build_dataloader, build_dataset, memmap_writer
+from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.data_sampler import EnlargedSampler
-from basicsr.data.memmap_images import MemmapImages
-from basicsr.data.memmap_writer import create_memmap
+from basicsr.data.memmap import writer as memmap_writer
+from basicsr.data.memmap.images import MemmapImages
+from basicsr.data.memmap.writer import create_memmap
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = 2
@@ -335,7 +336,7 @@ def test_a_run_that_was_killed_is_continued(tmp_path, monkeypatch):
     script = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from basicsr.data import memmap_writer
+from basicsr.data.memmap import writer as memmap_writer
 store = memmap_writer._store_image
 def dying(image, **where):
     if image.name.startswith("deep"):

@@ -13,7 +13,7 @@ from basicsr.distill.context import KDContext
 from basicsr.distill.distillation import Distillation
 from basicsr.distill.student import StudentNetwork
 from basicsr.engine.batch import Batch
-from basicsr.engine.runtime import NetworkRuntime
+from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.utils.registry import ARCH_REGISTRY
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from torch import nn
 from basicsr.distill.frozen import FrozenNetwork
 from basicsr.distill.student import AverageNetwork
 from basicsr.distill.term import KDTerm
-from basicsr.engine.runtime import NetworkRuntime
+from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.utils.registry import KD_REGISTRY
 
 from .helpers import NETWORKS, Doubler, context, distil, images, network, student, take_step

@@ -58,7 +58,7 @@ def test_images_encoded_a_few_at_a_time_give_the_same(monkeypatch):
         history = distillation.terms["cl"].history
         with torch.no_grad():
             history.shift.fill_(-0.2)
-        monkeypatch.setattr("basicsr.engine.runtime.CPU_BATCH", portion)
+        monkeypatch.setattr("basicsr.engine.compute.runtime.CPU_BATCH", portion)
         torch.manual_seed(5)
         _, losses = take_step(distillation, batch.lq, output=batch.output)
         values.append(losses)

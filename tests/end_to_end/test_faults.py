@@ -358,13 +358,12 @@ def test_a_full_disk_keeps_the_previous_checkpoint(launcher, options, world):
     full = launcher.root / "full_plugin.py"
     full.write_text(
         "import errno, torch\n"
-        "from basicsr.engine import checkpoint\n"
         "def save(obj, file, original=torch.save, **kwargs):\n"
         "    if '8.state' in getattr(file, 'name', ''):\n"
         "        file.write(b'half')\n"
         "        raise OSError(errno.ENOSPC, 'No space left on device')\n"
         "    original(obj, file, **kwargs)\n"
-        "checkpoint.torch.save = save\n"
+        "torch.save = save\n"
     )
     options["imports"] = [PLUGIN, str(full)]
     options["logger"].pop("keep_best")

@@ -8,15 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from basicsr.engine import checkpoint
-from basicsr.engine.checkpoint import (
-    atomic_save,
-    extract_state_dict,
-    find_damage,
-    load_file,
-    load_weights,
-    remove_leftovers,
-    strip_prefixes,
-)
+from basicsr.engine.checkpoint import find_damage
+from basicsr.utils.atomic_file import atomic_save, remove_leftovers
+from basicsr.utils.weights import extract_state_dict, load_file, load_weights, strip_prefixes
 
 
 @pytest.fixture
@@ -183,7 +177,7 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full_disk)
+    monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match=r"x\.pth could not be written .*No space left.* previous file .* untouched"):
         atomic_save({"a": torch.zeros(2)}, path)
     assert torch.equal(load_file(path)["a"], torch.ones(2))

@@ -3,8 +3,9 @@ import random
 import numpy as np
 import torch
 
-from basicsr.engine.checkpoint import atomic_save, load_file
 from basicsr.engine.rng import capture_rng, preserved_rng, restore_rng
+from basicsr.utils.atomic_file import atomic_save
+from basicsr.utils.weights import load_file
 
 
 def draw():

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from basicsr.archs.vqgan_arch import VQGAN, Quantization, VQGANAutoEncoder
-from basicsr.engine.checkpoint import load_weights
 from basicsr.models.vqgan_model import VQGANModel, codebook_use
 from basicsr.train import train_pipeline
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.options import OptionError
+from basicsr.utils.weights import load_weights
 
 NETWORK = {
     "embed_dim": 4,

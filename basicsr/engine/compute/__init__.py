@@ -1,1 +1,1 @@
-"""How networks compute and are trained: one gradient step, the balance of losses, precision."""
+"""One training step: precision, gradients, averages, timing."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from basicsr.engine.distributed import average_gradients
-from basicsr.engine.finite import FiniteGuard, gradients, step_unless
-from basicsr.engine.timing import StepTimer
+from basicsr.engine.compute.distributed import average_gradients
+from basicsr.engine.compute.finite import FiniteGuard, gradients, step_unless
+from basicsr.engine.compute.timing import StepTimer
 
 Losses = Mapping[str, Tensor]
 
@@ -32,7 +32,7 @@ class GradientStep:
         outside: Parameters whose gradients DDP does not see; they are averaged over the ranks here.
         idle: Gives, for an iteration, the ids of those among them that may have no gradient on any rank.
         scaled: Whether the loss is scaled, as fp16 needs.
-        max_bad_steps: See :class:`~basicsr.engine.finite.FiniteGuard`.
+        max_bad_steps: See :class:`~basicsr.engine.compute.finite.FiniteGuard`.
         clip: The largest norm of the gradient of ``net``; None for no limit.
         timer: Takes the time of the backward passes and of the update.
     """

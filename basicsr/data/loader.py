@@ -1,0 +1,136 @@
+"""Build the dataset that a section of the options describes, and its loader."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+from collections.abc import Iterable, Sized
+from copy import deepcopy
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.registry import DATASET_REGISTRY
+
+from .prefetch_dataloader import PrefetchDataLoader
+from .seeding import SeededDataset, mix_seed
+
+__all__ = ["build_dataset", "build_dataloader"]
+
+_EVALUATION_SEED = 0
+
+
+def build_dataset(dataset_opt: dict[str, Any]) -> Dataset:
+    """Build a dataset from its section of an option file, which is left unchanged.
+
+    Raises:
+        KeyError: If no dataset of that type is registered.
+        ValueError: If ``type`` is absent; whatever the dataset itself finds wrong with its options or files.
+    """
+    if "type" not in dataset_opt:
+        raise ValueError("A dataset section needs the key `type`, the name of a registered dataset.")
+    dataset = DATASET_REGISTRY.get(dataset_opt["type"])(deepcopy(dataset_opt))
+    logging.getLogger("basicsr").info(
+        f"Dataset [{type(dataset).__name__}] - {dataset_opt.get('name', 'unnamed')} is built."
+    )
+    return dataset
+
+
+def build_dataloader(
+    dataset: Dataset,
+    dataset_opt: dict[str, Any],
+    num_gpu: int = 1,
+    dist: bool = False,
+    sampler: Iterable[int] | None = None,
+    seed: int | None = None,
+) -> DataLoader:
+    """Build the loader of a dataset; making an iterator of it draws nothing from the process's random generators.
+
+    With an :class:`~basicsr.data.data_sampler.EnlargedSampler` a training sample depends on (seed, epoch, position in
+    the epoch) only. Without a sampler the order depends on the seed, and random numbers come from the generators of
+    the worker that reads the sample. An evaluation set is the same every time, whatever the seed.
+
+    Args:
+        dataset: The dataset; the loader's ``dataset`` wraps it and has its attributes.
+        dataset_opt: ``phase`` (train, val or test) and, for training, ``batch_size_per_gpu`` and
+            ``num_worker_per_gpu``; on request ``prefetch_mode`` and ``num_prefetch_queue``. ``pin_memory`` (where
+            there is a GPU) and ``persistent_workers`` are on unless switched off.
+        num_gpu: GPUs served by this process; for training without ``dist`` batch and workers are multiplied by it.
+        dist: Whether each GPU has a process of its own.
+        sampler: The order of training; an evaluation set is always gone through in its own order, one by one.
+        seed: The run's seed; None counts as 0.
+
+    Raises:
+        ValueError: For another phase, or an epoch that does not fill one batch.
+    """
+    phase = dataset_opt["phase"]
+    if phase not in ("train", "val", "test"):
+        raise ValueError(f"Unknown dataset phase '{phase}': expected train, val or test.")
+    generator = torch.Generator()
+    generator.manual_seed(mix_seed(seed or 0, get_dist_info()[0]))
+    if phase != "train":
+        return DataLoader(
+            SeededDataset(dataset, _EVALUATION_SEED, seed_plain_index=True),
+            batch_size=1,
+            generator=generator,
+            pin_memory=_pin_memory(dataset_opt),
+        )
+
+    multiplier = 1 if dist else max(num_gpu, 1)
+    batch_size = dataset_opt["batch_size_per_gpu"] * multiplier
+    num_workers = dataset_opt["num_worker_per_gpu"] * multiplier
+    _check_epoch_fills_a_batch(dataset if sampler is None else sampler, batch_size, dataset_opt)
+    arguments = {
+        "dataset": SeededDataset(dataset, seed or 0, whole_batches=True),
+        "collate_fn": _collate,
+        "batch_size": batch_size,
+        "shuffle": sampler is None,
+        "sampler": sampler,
+        "num_workers": num_workers,
+        "drop_last": True,
+        "generator": generator,
+        "worker_init_fn": _init_worker,
+        "pin_memory": _pin_memory(dataset_opt),
+        "persistent_workers": dataset_opt.get("persistent_workers", True) and num_workers > 0,
+    }
+    if dataset_opt.get("prefetch_mode") != "cpu":
+        return DataLoader(**arguments)
+    if num_workers == 0:
+        # A thread that runs the dataset beside the training would share its random generators.
+        logging.getLogger("basicsr").info("prefetch_mode: cpu has no effect without workers (num_worker_per_gpu: 0).")
+        return DataLoader(**arguments)
+    return PrefetchDataLoader(num_prefetch_queue=dataset_opt.get("num_prefetch_queue", 1), **arguments)
+
+
+def _pin_memory(dataset_opt: dict[str, Any]) -> bool:
+    return dataset_opt.get("pin_memory", True) and torch.cuda.is_available()
+
+
+def _collate(samples: Any) -> Any:
+    """Make a batch of samples, unless the dataset has made one itself."""
+    return default_collate(samples) if isinstance(samples, list) else samples
+
+
+def _check_epoch_fills_a_batch(epoch: Any, batch_size: int, dataset_opt: dict[str, Any]) -> None:
+    samples = len(epoch) if isinstance(epoch, Sized) else math.inf
+    if samples < batch_size:
+        ratio = math.ceil(batch_size / max(samples, 1)) * dataset_opt.get("dataset_enlarge_ratio", 1)
+        raise ValueError(
+            f"Dataset {dataset_opt.get('name', 'unnamed')}: an epoch has {samples} samples per process, fewer than the "
+            f"batch of {batch_size}, so no batch would ever be full. Set dataset_enlarge_ratio to at least {ratio}."
+        )
+
+
+def _init_worker(worker_id: int) -> None:
+    """Keep a worker to one core, and out of the way of signals that are meant for the training process."""
+    cv2.setNumThreads(0)  # not 1, which hangs in a process that was forked beside OpenCV's threads
+    # Ctrl-C and a scheduler's SIGTERM go to the whole process group. The training process answers them by saving,
+    # which a dying worker would disturb; and a handler inherited from it would keep a worker from being terminated.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

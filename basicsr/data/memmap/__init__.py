@@ -1,0 +1,1 @@
+"""Folders of decoded images, mapped into memory: reading and writing."""

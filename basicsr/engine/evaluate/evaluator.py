@@ -1,0 +1,169 @@
+"""One evaluation for validation during training and for ``test.py``.
+
+It drives a recipe through the methods that downstream recipes override (``feed_data``, ``test``,
+``get_current_visuals``), spreads the images over the ranks, and returns every image's metrics in the data set's
+order. The means are exact sums, correctly rounded, so they depend neither on the number of ranks nor on any order.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from basicsr.engine.rng import preserved_rng
+from basicsr.engine.run.signals import EvaluationStopped, stop_requested
+from basicsr.metrics import calculate_metric
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.img_util import imwrite, tensor2img
+from basicsr.utils.logger import get_root_logger
+
+
+@dataclass
+class DatasetResult:
+    """What one data set gave: each image's metrics, in the data set's order."""
+
+    dataset: str
+    images: list[str] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def mean(self, metric: str) -> float:
+        """The arithmetic mean over the images that have a value; NaN where none has."""
+        values = [value for value in self.values[metric] if not math.isnan(value)]
+        return math.fsum(values) / len(values) if values else math.nan
+
+    def means(self) -> dict[str, float]:
+        return {metric: self.mean(metric) for metric in self.values}
+
+
+class Row(NamedTuple):
+    """What one image gave: its place in the data set, its name, its metrics, and whether the output was finite."""
+
+    index: int
+    name: str
+    values: dict[str, float]
+    finite: bool
+
+
+def evaluate(
+    model: Any,
+    loader: DataLoader,
+    metrics: dict[str, dict],
+    save_path: Callable[[str], Path] | None = None,
+    progress: bool = False,
+    spread: bool = False,
+) -> DatasetResult:
+    """Run a recipe over a data set.
+
+    Args:
+        model: The recipe.
+        loader: Its data set is used.
+        metrics: ``val.metrics``: name → options for :func:`basicsr.metrics.calculate_metric`.
+        save_path: From an image's name to the file its result is saved to; None saves nothing.
+        progress: Whether to draw a progress bar (on rank 0, in a terminal).
+        spread: Whether every rank of the process group calls this and takes every n-th image.
+
+    Returns:
+        The results of all images; when spread, the same on every rank.
+
+    Raises:
+        ValueError: If an image cannot be measured, for instance since a metric needs a ground truth and the data set
+            has none; the message names the image.
+        EvaluationStopped: On all ranks, when a signal asks one of them to stop.
+    """
+    rank, world = get_dist_info() if spread else (0, 1)
+    may_stop = spread or get_dist_info()[1] == 1  # not where rank 0 evaluates alone and the others wait for it
+    dataset = loader.dataset
+    indices = range(rank, len(dataset), world)
+    shard = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=loader.num_workers)
+    rows: list[Row] = []
+    with preserved_rng(), tqdm(total=len(indices), unit="image", disable=not _show(progress, rank)) as bar:
+        for index, data in zip(indices, shard):
+            if may_stop and stop_requested():
+                break
+            name = image_name(data, dataset.opt)
+            bar.set_description(f"Test {name}")
+            model.feed_data(data)
+            model.test()
+            visuals = model.get_current_visuals()
+            try:
+                values = _measure(visuals, name, metrics, save_path)
+            except ValueError as error:
+                raise ValueError(f"{dataset.opt['name']}, image {name}: {error}") from error
+            rows.append(Row(index, name, values, bool(visuals["result"].isfinite().all())))
+            for attribute in ("lq", "gt", "output"):  # free the memory before the next, maybe larger, image
+                if hasattr(model, attribute):
+                    delattr(model, attribute)
+            bar.update()
+    if world > 1:
+        gathered: list[Any] = [None] * world
+        dist.all_gather_object(gathered, rows)
+        rows = sorted((row for part in gathered for row in part), key=lambda row: row.index)
+    if len(rows) < len(dataset):
+        raise EvaluationStopped
+    _warn_of_oddities(dataset.opt["name"], rows)
+    return DatasetResult(
+        dataset.opt["name"],
+        [row.name for row in rows],
+        {metric: [row.values[metric] for row in rows] for metric in metrics},
+    )
+
+
+def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
+    """An image's name: its LQ (or GT) path below the data set's folder, with forward slashes, without the extension.
+
+    Args:
+        data: A batch of one: ``lq_path`` or ``gt_path``.
+        dataset_opt: The data set's options: its folders are the values of the keys ``dataroot…``.
+    """
+    path = Path((data.get("lq_path") or data["gt_path"])[0])
+    roots = [value for key, value in dataset_opt.items() if key.startswith("dataroot") and isinstance(value, str)]
+    root = next((root for root in roots if path.is_relative_to(root)), None)
+    if root is not None:
+        path = path.relative_to(root)
+    elif (dataset_opt.get("io_backend") or {}).get("type") != "lmdb":  # an LMDB's keys have no root
+        path = Path(path.name)
+    return path.with_suffix("").as_posix()
+
+
+def _warn_of_oddities(dataset: str, rows: list[Row]) -> None:
+    """Log what makes the figures or the saved images other than they seem."""
+    warn = get_root_logger().warning
+    infinite = [row.name for row in rows if not row.finite]
+    if infinite:
+        warn(f"{dataset}: the output holds NaN or infinite values for {_some(infinite)}; the figures mean nothing.")
+    for metric in rows[0].values if rows else ():
+        absent = [row.name for row in rows if math.isnan(row.values[metric])]
+        if absent:
+            warn(f"{dataset}: {metric} is NaN for {_some(absent)}; its mean is over the other images.")
+    twice = [name for name, count in Counter(row.name for row in rows).items() if count > 1]
+    if twice:
+        warn(f"{dataset}: several images share the name {_some(twice)}; where images are saved, the last one is kept.")
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _show(progress: bool, rank: int) -> bool:
+    return progress and rank == 0 and sys.stderr.isatty()
+
+
+def _measure(
+    visuals: dict[str, torch.Tensor], name: str, metrics: dict[str, dict], save_path: Callable[[str], Path] | None
+) -> dict[str, float]:
+    images = {"img": tensor2img([visuals["result"]])}
+    if "gt" in visuals:
+        images["img2"] = tensor2img([visuals["gt"]])
+    if save_path is not None:
+        imwrite(images["img"], str(save_path(name)))
+    return {metric: float(calculate_metric(images, options)) for metric, options in metrics.items()}

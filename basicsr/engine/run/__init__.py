@@ -1,0 +1,1 @@
+"""A training run: iterations, resuming, checkpoints to keep, signals, lost ranks."""
