@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from basicsr.archs import build_network
-from basicsr.utils.option_files import load_options
-from basicsr.utils.option_schema import Section
 from basicsr.utils.options import read_options
+from basicsr.utils.options.files import load_options
+from basicsr.utils.options.sections import Section
 
 OPTIONS = Path(__file__).resolve().parents[1] / "options"
 BASES = sorted(

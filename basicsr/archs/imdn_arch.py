@@ -7,6 +7,7 @@ State-dict keys are those of the authors' release (github.com/Zheng222/IMDN).
 from __future__ import annotations
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -20,7 +21,7 @@ class ContrastAwareChannelAttention(nn.Module):
         squeeze_factor: Ratio of ``num_feat`` to the gate's hidden width.
     """
 
-    def __init__(self, num_feat: int, squeeze_factor: int = 16) -> None:
+    def __init__(self, num_feat: PositiveInt, squeeze_factor: PositiveInt = 16) -> None:
         super().__init__()
         self.conv_du = nn.Sequential(
             nn.Conv2d(num_feat, num_feat // squeeze_factor, 1),
@@ -43,7 +44,7 @@ class IMDBlock(nn.Module):
         num_feat: Channels, a multiple of 4.
     """
 
-    def __init__(self, num_feat: int) -> None:
+    def __init__(self, num_feat: PositiveInt) -> None:
         super().__init__()
         distilled = num_feat // 4
         self.split = [distilled, num_feat - distilled]
@@ -80,7 +81,12 @@ class IMDN(nn.Module):
     """
 
     def __init__(
-        self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 64, num_block: int = 6, upscale: int = 4
+        self,
+        num_in_ch: PositiveInt = 3,
+        num_out_ch: PositiveInt = 3,
+        num_feat: PositiveInt = 64,
+        num_block: PositiveInt = 6,
+        upscale: PositiveInt = 4,
     ) -> None:
         super().__init__()
         if num_feat % 16:

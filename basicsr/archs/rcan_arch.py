@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -92,15 +93,15 @@ class RCAN(nn.Module):
 
     def __init__(
         self,
-        num_in_ch: int,
-        num_out_ch: int,
-        num_feat: int = 64,
-        num_group: int = 10,
-        num_block: int = 16,
-        squeeze_factor: int = 16,
-        upscale: int = 4,
+        num_in_ch: PositiveInt,
+        num_out_ch: PositiveInt,
+        num_feat: PositiveInt = 64,
+        num_group: PositiveInt = 10,
+        num_block: PositiveInt = 16,
+        squeeze_factor: PositiveInt = 16,
+        upscale: PositiveInt = 4,
         res_scale: float = 1,
-        img_range: float = 255.0,
+        img_range: PositiveFloat = 255.0,
         rgb_mean: Sequence[float] = (0.4488, 0.4371, 0.4040),
     ) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -23,7 +24,7 @@ class ResidualDenseBlock(nn.Module):
         num_grow_ch: Channels that each of the first four convolutions adds.
     """
 
-    def __init__(self, num_feat: int = 64, num_grow_ch: int = 32) -> None:
+    def __init__(self, num_feat: PositiveInt = 64, num_grow_ch: PositiveInt = 32) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(num_feat, num_grow_ch, 3, 1, 1)
         self.conv2 = nn.Conv2d(num_feat + num_grow_ch, num_grow_ch, 3, 1, 1)
@@ -48,7 +49,7 @@ class RRDB(nn.Module):
         num_grow_ch: Channels that each dense convolution adds.
     """
 
-    def __init__(self, num_feat: int, num_grow_ch: int = 32) -> None:
+    def __init__(self, num_feat: PositiveInt, num_grow_ch: PositiveInt = 32) -> None:
         super().__init__()
         self.rdb1 = ResidualDenseBlock(num_feat, num_grow_ch)
         self.rdb2 = ResidualDenseBlock(num_feat, num_grow_ch)
@@ -76,12 +77,12 @@ class RRDBNet(nn.Module):
 
     def __init__(
         self,
-        num_in_ch: int,
-        num_out_ch: int,
-        scale: int = 4,
-        num_feat: int = 64,
-        num_block: int = 23,
-        num_grow_ch: int = 32,
+        num_in_ch: PositiveInt,
+        num_out_ch: PositiveInt,
+        scale: PositiveInt = 4,
+        num_feat: PositiveInt = 64,
+        num_block: PositiveInt = 23,
+        num_grow_ch: PositiveInt = 32,
     ) -> None:
         super().__init__()
         if scale not in (1, 2, 4):

@@ -7,6 +7,7 @@ State-dict keys are BasicSR's.
 from __future__ import annotations
 
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -30,7 +31,12 @@ class MSRResNet(nn.Module):
     """
 
     def __init__(
-        self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 64, num_block: int = 16, upscale: int = 4
+        self,
+        num_in_ch: PositiveInt = 3,
+        num_out_ch: PositiveInt = 3,
+        num_feat: PositiveInt = 64,
+        num_block: PositiveInt = 16,
+        upscale: PositiveInt = 4,
     ) -> None:
         super().__init__()
         if upscale not in (2, 3, 4):

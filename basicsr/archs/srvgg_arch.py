@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
 
-def _activation(act_type: str, num_feat: int) -> nn.Module:
+def _activation(act_type: str, num_feat: PositiveInt) -> nn.Module:
     if act_type == "relu":
         return nn.ReLU(inplace=True)
     if act_type == "prelu":
@@ -42,11 +43,11 @@ class SRVGGNetCompact(nn.Module):
 
     def __init__(
         self,
-        num_in_ch: int = 3,
-        num_out_ch: int = 3,
-        num_feat: int = 64,
-        num_conv: int = 16,
-        upscale: int = 4,
+        num_in_ch: PositiveInt = 3,
+        num_out_ch: PositiveInt = 3,
+        num_feat: PositiveInt = 64,
+        num_conv: PositiveInt = 16,
+        upscale: PositiveInt = 4,
         act_type: Literal["relu", "prelu", "leakyrelu"] = "prelu",
     ) -> None:
         super().__init__()

@@ -15,9 +15,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from basicsr.utils.ranges import Probability
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .arch_util import Upsample, pad_to_multiple, to_2tuple, trunc_normal_
@@ -144,25 +146,25 @@ class SwinIR(nn.Module):
 
     def __init__(
         self,
-        img_size: int | Sequence[int] = 64,
-        patch_size: int = 1,
-        in_chans: int = 3,
-        embed_dim: int = 96,
-        depths: Sequence[int] = (6, 6, 6, 6),
-        num_heads: Sequence[int] = (6, 6, 6, 6),
-        window_size: int = 7,
-        mlp_ratio: float = 4.0,
+        img_size: PositiveInt | Sequence[PositiveInt] = 64,
+        patch_size: PositiveInt = 1,
+        in_chans: PositiveInt = 3,
+        embed_dim: PositiveInt = 96,
+        depths: Sequence[PositiveInt] = (6, 6, 6, 6),
+        num_heads: Sequence[PositiveInt] = (6, 6, 6, 6),
+        window_size: PositiveInt = 7,
+        mlp_ratio: PositiveFloat = 4.0,
         qkv_bias: bool = True,
         qk_scale: float | None = None,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
+        drop_rate: Probability = 0.0,
+        attn_drop_rate: Probability = 0.0,
+        drop_path_rate: Probability = 0.1,
         norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
         ape: bool = False,
         patch_norm: bool = True,
         use_checkpoint: bool = False,
-        upscale: int = 2,
-        img_range: float = 1.0,
+        upscale: PositiveInt = 2,
+        img_range: PositiveFloat = 1.0,
         upsampler: Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""] | None = "",
         resi_connection: Literal["1conv", "3conv"] = "1conv",
     ) -> None:

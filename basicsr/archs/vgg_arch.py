@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from basicsr.utils.download_util import local_path
@@ -82,7 +83,7 @@ class VGGFeatureExtractor(nn.Module):
         range_norm: bool = False,
         requires_grad: bool = False,
         remove_pooling: bool = False,
-        pooling_stride: int = 2,
+        pooling_stride: PositiveInt = 2,
         weights: str | None = None,
     ) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -87,7 +88,7 @@ class VQGAN(LatentEncoder):
     foreign_keys: tuple[str, ...] = ("decoder.", "post_quant_conv.", "loss.")
     """What keys of a whole checkpoint begin with that this network has no use for."""
 
-    def __init__(self, embed_dim: int, n_embed: int, ddconfig: DDConfig) -> None:
+    def __init__(self, embed_dim: PositiveInt, n_embed: PositiveInt, ddconfig: DDConfig) -> None:
         super().__init__()
         if embed_dim < 1 or n_embed < 1:
             raise ValueError(f"VQGAN needs `embed_dim` and `n_embed` of at least 1, not {embed_dim} and {n_embed}.")
@@ -167,7 +168,7 @@ class VQGANAutoEncoder(VQGAN):
 
     foreign_keys = ("loss.",)
 
-    def __init__(self, embed_dim: int, n_embed: int, ddconfig: DDConfig) -> None:
+    def __init__(self, embed_dim: PositiveInt, n_embed: PositiveInt, ddconfig: DDConfig) -> None:
         super().__init__(embed_dim, n_embed, ddconfig)
         self.post_quant_conv = nn.Conv2d(embed_dim, ddconfig["z_channels"], 1)
         self.decoder = Decoder(ddconfig)

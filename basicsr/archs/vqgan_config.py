@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import PositiveInt
 from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
+
+from basicsr.utils.ranges import Probability
 
 NUM_GROUPS = 32
 """Groups of every group normalisation, fixed in the release."""
@@ -16,23 +19,23 @@ NUM_GROUPS = 32
 class DDConfig(TypedDict):
     """Encoder and decoder, under the names of taming-transformers' option files."""
 
-    ch: int
+    ch: PositiveInt
     """Channels of the first level."""
-    ch_mult: list[int]
+    ch_mult: list[PositiveInt]
     """Each level's channels as a multiple of ``ch``; L levels reduce the image by f = 2^(L − 1)."""
-    num_res_blocks: int
+    num_res_blocks: PositiveInt
     """Residual blocks of a level of the encoder; the decoder has one more."""
-    attn_resolutions: list[int]
+    attn_resolutions: list[PositiveInt]
     """Levels with attention, named by the side that they have in an image of ``resolution``."""
-    resolution: int
+    resolution: PositiveInt
     """Side of the images that the VQGAN was trained on; it only gives ``attn_resolutions`` their meaning."""
-    z_channels: int
+    z_channels: PositiveInt
     """Channels of the encoder's output."""
-    in_channels: NotRequired[int]
+    in_channels: NotRequired[PositiveInt]
     """Channels of the image; 3 when absent."""
-    out_ch: NotRequired[int]
+    out_ch: NotRequired[PositiveInt]
     """Channels of the decoder's image; 3 when absent."""
-    dropout: NotRequired[float]
+    dropout: NotRequired[Probability]
     """Dropout in the residual blocks; 0 when absent."""
     double_z: NotRequired[bool]
     """Must be false: true belongs to autoencoders without a codebook, which predict a mean and a variance."""

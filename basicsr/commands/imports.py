@@ -16,8 +16,8 @@ def import_all(entries: list[str]) -> bool:
     Returns:
         Whether all were imported.
     """
-    from basicsr.utils.option_files import import_modules
-    from basicsr.utils.option_yaml import Marks, OptionError
+    from basicsr.utils.options.errors import Marks, OptionError
+    from basicsr.utils.options.files import import_modules
 
     try:
         import_modules({"imports": entries}, Marks({("imports",): "--imports"}))

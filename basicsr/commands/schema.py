@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the JSON Schema."""
-    from basicsr.utils.option_json_schema import option_json_schema
+    from basicsr.utils.options.json_schema import option_json_schema
 
     if not import_all(args.imports):
         return 1

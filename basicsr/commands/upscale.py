@@ -21,9 +21,10 @@ from basicsr.engine.restore.restorer import Restorer, RestoreSettings
 from basicsr.engine.run.host_memory import keep_freed_memory
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.misc import scandir
-from basicsr.utils.option_files import import_modules, load_options
-from basicsr.utils.option_legacy import modernise
-from basicsr.utils.option_yaml import Marks, OptionError, read_yaml
+from basicsr.utils.options.errors import Marks, OptionError
+from basicsr.utils.options.files import import_modules, load_options
+from basicsr.utils.options.legacy import modernise
+from basicsr.utils.options.yaml_text import read_yaml
 from basicsr.utils.weights import load_weights
 
 from .imports import add_imports

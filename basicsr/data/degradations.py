@@ -13,17 +13,6 @@ NOISE_SIGMA = (1.0, 30.0)  # of 255
 RESIZE_MODES = ("area", "bilinear", "bicubic")
 
 
-def check_probabilities(**values: float) -> None:
-    """Refuse numbers outside [0, 1].
-
-    Raises:
-        ValueError: With the option's name.
-    """
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, not {value}")
-
-
 class Degradation:
     """One random degradation of a batch: blur, resize, noise, in this order, each with its probability.
 
@@ -35,15 +24,9 @@ class Degradation:
         resize: Probability of a resize up by [1, 1.5] (a quarter of the time) or down by [0.5, 1], and back in the end.
         noise: Probability of Gaussian noise of σ in [1, 30]/255, clipped to [0, 1].
         gray: Probability, for each image, that the noise is the same in all channels.
-
-    Raises:
-        ValueError: If one of them is no probability.
     """
 
     def __init__(self, blur: float = 1.0, resize: float = 0.0, noise: float = 0.0, gray: float = 0.0) -> None:
-        check_probabilities(
-            gaussian_blur_prob=blur, resize_prob=resize, gaussian_noise_prob=noise, gray_noise_prob=gray
-        )
         self.blur = blur
         self.resize = resize
         self.noise = noise

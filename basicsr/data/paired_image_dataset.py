@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from basicsr.utils import option_schema
+from basicsr.utils.options import sections
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from .data_util import paired_paths_from_folder, paired_paths_from_lmdb, paired_paths_from_meta_info_file
@@ -35,9 +35,9 @@ class PairedImageDataset(Dataset):
         FileNotFoundError: If a folder or the meta_info file does not exist.
     """
 
-    class Options(option_schema.DatasetOptions):
+    class Options(sections.DatasetOptions):
         required_for_training: ClassVar[tuple[str, ...]] = (
-            *option_schema.DatasetOptions.required_for_training,
+            *sections.DatasetOptions.required_for_training,
             "gt_size",
         )
         dataroot_gt: str

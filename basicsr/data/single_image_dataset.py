@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from basicsr.utils import option_schema
+from basicsr.utils.options import sections
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from .data_util import paths_from_folder, paths_from_lmdb, paths_from_meta_info_file
@@ -29,7 +29,7 @@ class SingleImageDataset(Dataset):
         FileNotFoundError: If the folder or the meta_info file does not exist.
     """
 
-    class Options(option_schema.DatasetOptions):
+    class Options(sections.DatasetOptions):
         dataroot_lq: str
         """Folder, LMDB or decoded storage of the images."""
         meta_info_file: str | None = None

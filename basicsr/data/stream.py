@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from basicsr.utils.option_streams import sections_of_streams
+from basicsr.utils.options.streams import sections_of_streams
 
 from . import build_dataloader, build_dataset
 from .data_sampler import EnlargedSampler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from basicsr.utils.options.errors import Marks, OptionError
 from basicsr.utils.registry import KD_REGISTRY
 
 __all__ = ["build_term"]
@@ -21,10 +22,17 @@ def build_term(name: str, opt: dict) -> Any:
         KeyError: If no term of that type is registered.
         ValueError: If its arguments do not fit.
     """
+    from basicsr.utils.options.check import section_problems
+    from basicsr.utils.options.sections import KDTermOptions
+
     from .term import Schedule
 
+    term_class = KD_REGISTRY.get(opt["type"])
+    problems = section_problems(opt, ("train", "kd_opt", name), KDTermOptions, Marks())
+    if problems:
+        raise OptionError(problems)
     options = dict(opt)
-    term_class = KD_REGISTRY.get(options.pop("type"))
+    del options["type"]
     shared = {key: options.pop(key) for key in Schedule.keys() & options.keys()}
     try:
         term = term_class(**options)

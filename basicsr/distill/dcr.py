@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import MinLen
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from basicsr.data.degradations import Degradation, check_probabilities
+from basicsr.data.degradations import Degradation
 from basicsr.engine.compute.precision import PrecisionOption, resolve_precision
 from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.ranges import Probability
 from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
@@ -80,23 +83,20 @@ class DCR(KDTerm):
         self,
         encoder: str = "vqgan",
         teacher: str = "t",
-        weights: Sequence[float] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
+        weights: Sequence[NonNegativeFloat] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
         distance: Literal["L1", "L2"] = "L1",
         input_range: InputRange = "[0,1]",
-        num_neg: int = 4,
+        num_neg: NonNegativeInt = 4,
         history_source: Literal["ema", "student"] = "ema",
         history_precision: PrecisionOption = "fp32",
-        update_decay: float = 0.1,
-        step: Sequence[int] = (1000, 2000, 3000),
-        gaussian_blur_prob: float = 0.0,
-        resize_prob: float = 0.0,
-        gaussian_noise_prob: float = 1.0,
-        gray_noise_prob: float = 0.5,
+        update_decay: Probability = 0.1,
+        step: Annotated[Sequence[PositiveInt], MinLen(1)] = (1000, 2000, 3000),
+        gaussian_blur_prob: Probability = 0.0,
+        resize_prob: Probability = 0.0,
+        gaussian_noise_prob: Probability = 1.0,
+        gray_noise_prob: Probability = 0.5,
     ) -> None:
         super().__init__()
-        if num_neg < 0 or not step or min(step) < 1:
-            raise ValueError("num_neg must be 0 or more, and step a list of positive numbers of iterations")
-        check_probabilities(update_decay=update_decay)
         self.encoder = encoder
         self.teacher = teacher
         self.weights = list(weights)

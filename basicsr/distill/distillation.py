@@ -16,7 +16,7 @@ from basicsr.engine.compute.distributed import broadcast_module, broadcast_tenso
 from basicsr.engine.compute.step import GradientStep, without_gradients
 from basicsr.engine.compute.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
-from basicsr.utils.option_types import strings_in
+from basicsr.utils.options.annotations import strings_in
 
 from . import build_term
 from .context import KDContext

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -68,12 +69,10 @@ class DMM(KDTerm):
         encoder: str = "vqgan",
         teacher: str = "t",
         input_range: InputRange = "[0,1]",
-        temperature: float = 1.0,
+        temperature: PositiveFloat = 1.0,
         student_side: StudentSide = "log_softmax_of_distance",
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, not {temperature}")
         self.encoder = encoder
         self.teacher = teacher
         self.input_range = input_range

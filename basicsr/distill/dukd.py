@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from basicsr.data.degradations import check_probabilities
 from basicsr.utils.matlab_functions import imresize
+from basicsr.utils.ranges import Probability
 from basicsr.utils.registry import KD_REGISTRY
 
 from .augmentation import InvertibleAugmentation
@@ -47,7 +47,7 @@ class DUKD(KDTerm):
         form: Literal["release", "symmetric"] = "symmetric",
         zoom_in: bool = True,
         zoom_out: bool = True,
-        prob: float = 0.5,
+        prob: Probability = 0.5,
     ) -> None:
         super().__init__()
         if not (zoom_in or zoom_out):
@@ -58,7 +58,6 @@ class DUKD(KDTerm):
         self.form = form
         self.zoom_in = zoom_in
         self.zoom_out = zoom_out
-        check_probabilities(prob=prob)
         self.prob = prob
 
     def setup(self, networks: Networks) -> None:

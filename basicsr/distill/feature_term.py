@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import MinLen
 from torch import Tensor, nn
 
 from .adapters import AdapterKind, build_adapter
@@ -37,14 +38,12 @@ class FeatureTerm(KDTerm):
 
     def __init__(
         self,
-        pairs: list[PairOption],
+        pairs: Annotated[list[PairOption], MinLen(1)],
         adapter: AdapterKind = "auto",
         resize: Resize = "none",
         layout: Layout | SideLayouts = "auto",
     ) -> None:
         super().__init__()
-        if not pairs:
-            raise ValueError("pairs is empty; give at least one {student: …, teacher: …}")
         if adapter == "raw" and resize != "none":
             raise ValueError(f"resize: {resize} has no effect on features that adapter: raw hands out as they are")
         self.adapter = adapter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from basicsr.data.degradations import check_probabilities
+from basicsr.utils.ranges import Probability
 from basicsr.utils.registry import KD_REGISTRY
 
 from .augmentation import InvertibleAugmentation
@@ -26,10 +26,9 @@ class LCR(KDTerm):
         prob: Probability of each operation for each image.
     """
 
-    def __init__(self, teacher: str = "t", prob: float = 0.5) -> None:
+    def __init__(self, teacher: str = "t", prob: Probability = 0.5) -> None:
         super().__init__()
         self.teacher = teacher
-        check_probabilities(prob=prob)
         self.prob = prob
 
     def setup(self, networks: Networks) -> None:

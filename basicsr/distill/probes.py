@@ -11,7 +11,7 @@ from torch import nn
 
 from basicsr.engine.batch import Batch
 from basicsr.engine.rng import preserved_rng
-from basicsr.utils.option_streams import training_sets
+from basicsr.utils.options.streams import training_sets
 
 from .context import KDContext
 from .passes import INPUT, Pass, PassNetwork

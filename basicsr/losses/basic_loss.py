@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from basicsr.losses.loss_util import check_reduction, check_shapes, weighted_loss
@@ -29,7 +30,7 @@ def mse_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 
 @weighted_loss
-def charbonnier_loss(pred: Tensor, target: Tensor, eps: float = 1e-12) -> Tensor:
+def charbonnier_loss(pred: Tensor, target: Tensor, eps: PositiveFloat = 1e-12) -> Tensor:
     """``sqrt((pred - target)² + eps)``, element by element; weighted and reduced."""
     check_shapes(pred, target)
     return torch.sqrt((pred - target) ** 2 + eps)
@@ -44,7 +45,7 @@ class L1Loss(nn.Module):
         reduction: ``none``, ``mean`` or ``sum`` over all elements.
     """
 
-    def __init__(self, loss_weight: float = 1.0, reduction: Literal["none", "mean", "sum"] = "mean") -> None:
+    def __init__(self, loss_weight: NonNegativeFloat = 1.0, reduction: Literal["none", "mean", "sum"] = "mean") -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.reduction = check_reduction(reduction)
@@ -70,7 +71,7 @@ class MSELoss(nn.Module):
         reduction: ``none``, ``mean`` or ``sum`` over all elements.
     """
 
-    def __init__(self, loss_weight: float = 1.0, reduction: Literal["none", "mean", "sum"] = "mean") -> None:
+    def __init__(self, loss_weight: NonNegativeFloat = 1.0, reduction: Literal["none", "mean", "sum"] = "mean") -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.reduction = check_reduction(reduction)
@@ -94,7 +95,10 @@ class CharbonnierLoss(nn.Module):
     """
 
     def __init__(
-        self, loss_weight: float = 1.0, reduction: Literal["none", "mean", "sum"] = "mean", eps: float = 1e-12
+        self,
+        loss_weight: NonNegativeFloat = 1.0,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+        eps: PositiveFloat = 1e-12,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
@@ -115,7 +119,7 @@ class WeightedTVLoss(L1Loss):
         reduction: ``mean`` or ``sum`` over all pairs, of either direction by itself.
     """
 
-    def __init__(self, loss_weight: float = 1.0, reduction: Literal["mean", "sum"] = "mean") -> None:
+    def __init__(self, loss_weight: NonNegativeFloat = 1.0, reduction: Literal["mean", "sum"] = "mean") -> None:
         # The two directions have different numbers of pairs, so that there is no element-wise sum of them.
         super().__init__(loss_weight, check_reduction(reduction, ("mean", "sum")))
 
@@ -151,7 +155,9 @@ class PSNRLoss(nn.Module):
         toY: Whether to compare MATLAB's luma of RGB images.
     """
 
-    def __init__(self, loss_weight: float = 1.0, reduction: Literal["mean"] = "mean", toY: bool = False) -> None:
+    def __init__(
+        self, loss_weight: NonNegativeFloat = 1.0, reduction: Literal["mean"] = "mean", toY: bool = False
+    ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.reduction = check_reduction(reduction, ("mean",))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from basicsr.archs.vgg_arch import VGGFeatureExtractor, VGGType
@@ -36,12 +37,12 @@ class PerceptualLoss(nn.Module):
 
     def __init__(
         self,
-        layer_weights: dict[str, float],
+        layer_weights: dict[str, NonNegativeFloat],
         vgg_type: VGGType = "vgg19",
         use_input_norm: bool = True,
         range_norm: bool = False,
-        perceptual_weight: float = 1.0,
-        style_weight: float = 0.0,
+        perceptual_weight: NonNegativeFloat = 1.0,
+        style_weight: NonNegativeFloat = 0.0,
         criterion: Literal["l1", "l2", "fro"] = "l1",
         weights: str | None = None,
         encoder: str | None = None,

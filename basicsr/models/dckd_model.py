@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from basicsr.utils import option_schema as schema
-from basicsr.utils.option_translation import Translation, criterion_of
-from basicsr.utils.option_yaml import Marks
+from basicsr.utils.options import sections as schema
+from basicsr.utils.options.errors import Marks
+from basicsr.utils.options.translation import Translation, criterion_of
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from .kd_model import KDModel

@@ -22,9 +22,9 @@ from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.engine.compute.step import GradientStep, total
 from basicsr.engine.compute.timing import StepTimer
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
-from basicsr.utils import option_schema as schema
 from basicsr.utils.logger import get_root_logger
-from basicsr.utils.option_streams import training_sets
+from basicsr.utils.options import sections as schema
+from basicsr.utils.options.streams import training_sets
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from .base_model import BaseModel

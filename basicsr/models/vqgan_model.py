@@ -13,7 +13,7 @@ from torch import Tensor
 from basicsr.archs.vqgan_arch import VQGANAutoEncoder
 from basicsr.engine.batch import Batch
 from basicsr.utils.logger import get_root_logger
-from basicsr.utils.option_streams import training_sets
+from basicsr.utils.options.streams import training_sets
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from .sr_model import SRModel

@@ -25,7 +25,7 @@ import numpy as np
 
 from basicsr.data.memmap.writer import create_memmap
 from basicsr.data.preparation import make_lr
-from basicsr.utils.option_yaml import dump_yaml
+from basicsr.utils.options.yaml_text import dump_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "datasets/dckd_miniature"

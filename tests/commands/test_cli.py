@@ -39,15 +39,20 @@ def test_list_with_a_module_that_fails(capsys):
 def test_schema_describes_every_registered_class(capsys):
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
-    networks = {n["title"]: n for n in schema["$defs"]["NetworkOptions"]["anyOf"]}
+
+    def find(reference):
+        return schema["$defs"][reference["$ref"].rpartition("/")[2]]
+
+    networks = {n["title"]: n for n in map(find, schema["$defs"]["NetworkOptions"]["anyOf"])}
     assert networks.keys() == set(ARCH_REGISTRY.keys())
-    assert networks["EDSR"]["properties"]["num_feat"] == {"type": "integer"}
+    assert networks["EDSR"]["properties"]["num_feat"] == {"default": 64, "exclusiveMinimum": 0, "type": "integer"}
     assert networks["EDSR"]["additionalProperties"] is False
-    trains = {r["if"]["properties"]["model_type"]["const"]: r["then"]["properties"]["train"] for r in schema["allOf"]}
+    rules = {r["if"]["properties"]["model_type"]["const"]: r["then"] for r in schema["allOf"]}
+    trains = {name: find(rule["properties"]["train"]) for name, rule in rules.items()}
     assert "pixel_opt" in trains["SRModel"]["properties"]
     assert "kd_opt" in trains["KDModel"]["properties"]
     assert trains["SRModel"]["patternProperties"]["^optim_\\w+$"] == {"$ref": "#/$defs/OptimizerOptions"}
-    datasets = schema["$defs"]["DatasetOptions"]["anyOf"]
+    datasets = [find(d) for d in schema["$defs"]["DatasetOptions"]["anyOf"]]
     assert any("gt_size" in d.get("properties", {}) for d in datasets)
     assert schema["properties"]["name"]["description"]
     assert trains["SRModel"]["properties"]["total_iter"]["minimum"] == 1

@@ -10,7 +10,7 @@ from basicsr.archs import build_network
 from basicsr.engine.compute.step import GradientStep, without_gradients
 from basicsr.losses import build_loss
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import option_schema
+from basicsr.utils.options import sections
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 
@@ -46,7 +46,7 @@ class SmallGANModel(SRModel):
     trained = ("g", "d")
 
     class TrainOptions(SRModel.TrainOptions):
-        gan_opt: option_schema.LossOptions
+        gan_opt: sections.LossOptions
 
     def init_training_settings(self):
         path = self.opt["path"]

@@ -183,8 +183,8 @@ MISTAKES = [
     (put(network_his=False), "  cl_opt", "train.cl_opt ({}): needs a history network: add `network_his: true`"),
     (put(network_his={"type": "EDSR"}), "network_his", "network_his ({}): must be true or false: the history network"),
     # the terms that they become
-    (put("train", step=[0]), "step:", "train.step ({}): DCR cannot be built with [0]: num_neg must be 0 or more, and"),
-    (put("train", step=[]), "step:", "train.step ({}): DCR cannot be built with []"),
+    (put("train", step=[0]), "step:", "train.step ({}): must be a non-empty list of integers ≥ 1, not [0]"),
+    (put("train", step=[]), "step:", "train.step ({}): must be a non-empty list of integers ≥ 1, not []"),
     (
         lambda o: o.pop("network_t"),
         "  logits_opt",
@@ -229,7 +229,7 @@ def test_overrides_are_translated_too(released):
     opt, _ = read_options(FILE, ["train:num_neg=2", "train:noisy={prob: 0.25}"], is_train=True)
     assert opt["train"]["kd_opt"]["cl"]["num_neg"] == 2
     assert opt["train"]["kd_opt"]["lcr"]["prob"] == 0.25
-    with pytest.raises(OptionError, match=r"train.step \(--force_yml\): DCR cannot be built with \[0\]"):
+    with pytest.raises(OptionError, match=r"train.step \(--force_yml\): must be a non-empty list"):
         read_options(FILE, ["train:step=[0]"], is_train=True)
 
 
@@ -237,13 +237,16 @@ def test_basicsr_check_reads_the_same(released, capsys):
     read(released)
     assert main(["check", FILE]) == 0
     assert main(["check", FILE, "--force_yml", "train:step=[0]"]) == 1
-    assert "train.step (--force_yml): DCR cannot be built" in capsys.readouterr().out
+    assert "train.step (--force_yml): must be a non-empty list" in capsys.readouterr().out
 
 
 def test_editors_complete_the_authors_files_and_ours(capsys):
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
-    trains = {r["if"]["properties"]["model_type"]["const"]: r["then"]["properties"]["train"] for r in schema["allOf"]}
+    references = {
+        r["if"]["properties"]["model_type"]["const"]: r["then"]["properties"]["train"] for r in schema["allOf"]
+    }
+    trains = {name: schema["$defs"][r["$ref"].rpartition("/")[2]] for name, r in references.items()}
     keys = trains["DCKDModel"]["properties"]
     assert {*DCKDModel.DialectOptions.model_fields, "kd_opt", "pixel_opt", "total_iter"} <= keys.keys()
     assert keys["num_neg"]["minimum"] == 0

@@ -8,7 +8,7 @@ from torch import nn
 from basicsr.archs.vgg_arch import VGGFeatureExtractor
 from basicsr.losses.perceptual_loss import PerceptualLoss
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import option_schema as schema
+from basicsr.utils.options import sections as schema
 from basicsr.utils.registry import LOSS_REGISTRY
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}

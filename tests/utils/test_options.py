@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from basicsr.utils.options import OptionError, copy_opt_file, dict2str, parse_options, yaml_load
+from basicsr.utils.options import OptionError, command_line, copy_opt_file, dict2str, parse_options, yaml_load
 
 NETWORK = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "upscale": 2, "num_feat": 4, "num_block": 1}
 
@@ -163,8 +163,8 @@ def test_the_command_line(run):
 
 def test_a_launcher_joins_the_process_group(run, monkeypatch):
     calls = []
-    monkeypatch.setattr("basicsr.utils.options.init_dist", lambda launcher, **kw: calls.append((launcher, kw)))
-    monkeypatch.setattr("basicsr.utils.options.get_dist_info", lambda: (2, 4))
+    monkeypatch.setattr(command_line, "init_dist", lambda launcher, **kw: calls.append((launcher, kw)))
+    monkeypatch.setattr(command_line, "get_dist_info", lambda: (2, 4))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     options = training_options() | {"dist_params": {"backend": "nccl", "port": 29501}}
     opt, _ = run(options, "--launcher", "pytorch", "--local-rank=2")
@@ -175,7 +175,7 @@ def test_a_launcher_joins_the_process_group(run, monkeypatch):
 
 
 def test_wrong_options_stop_before_the_process_group(run, monkeypatch):
-    monkeypatch.setattr("basicsr.utils.options.init_dist", lambda *a, **k: pytest.fail("too early"))
+    monkeypatch.setattr(command_line, "init_dist", lambda *a, **k: pytest.fail("too early"))
     options = training_options()
     options["datasets"]["train"]["dataroot_gt"] = "nowhere"
     options["train"]["totl_iter"] = 3

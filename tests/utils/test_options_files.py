@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from basicsr.utils.option_files import import_modules, load_options
-from basicsr.utils.option_yaml import Marks, OptionError
+from basicsr.utils.options.errors import Marks, OptionError
+from basicsr.utils.options.files import import_modules, load_options
 from basicsr.utils.registry import LOSS_REGISTRY
 
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from basicsr.models.sr_model import SRModel
-from basicsr.utils.option_schema import LossOptions
 from basicsr.utils.options import OptionError, read_options
+from basicsr.utils.options.sections import LossOptions
 from basicsr.utils.registry import MODEL_REGISTRY
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "upscale": 2, "num_feat": 4, "num_block": 1}

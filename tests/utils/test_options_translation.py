@@ -5,10 +5,11 @@ import copy
 import pytest
 
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import option_schema
-from basicsr.utils.option_dialect import translate_dialects
-from basicsr.utils.option_translation import Translation
-from basicsr.utils.option_yaml import Marks, OptionError, read_yaml
+from basicsr.utils.options import sections
+from basicsr.utils.options.dialects import translate_dialects
+from basicsr.utils.options.errors import Marks, OptionError
+from basicsr.utils.options.translation import Translation
+from basicsr.utils.options.yaml_text import read_yaml
 from basicsr.utils.registry import MODEL_REGISTRY
 
 TEXT = """\
@@ -93,7 +94,7 @@ class PaperModel(SRModel):
 
     TrainOptions = SRModel.TrainOptions
 
-    class DialectOptions(option_schema.Section):
+    class DialectOptions(sections.Section):
         lambda_pix: float | None = None
 
     @staticmethod

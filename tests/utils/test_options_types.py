@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import nn
 from typing_extensions import TypedDict
 
-from basicsr.utils.option_schema import Iterations
-from basicsr.utils.option_types import describe, fits, shown
+from basicsr.utils.options.annotations import read_value
+from basicsr.utils.options.sections import Iterations
+from basicsr.utils.options.words import describe, shown
 
 
 class Colour(Enum):
@@ -20,6 +21,14 @@ class Colour(Enum):
 
 class Size(TypedDict):
     width: int
+
+
+def fits(annotation, value):
+    try:
+        read_value(annotation, value)
+    except ValueError:
+        return False
+    return True
 
 
 LIST_OF_SIZES = "a list of sections or lists of 2 strings"

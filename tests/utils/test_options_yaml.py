@@ -3,7 +3,8 @@ import math
 import pytest
 import yaml
 
-from basicsr.utils.option_yaml import OptionError, dump_yaml, read_yaml, read_yaml_file
+from basicsr.utils.options.errors import OptionError
+from basicsr.utils.options.yaml_text import dump_yaml, read_yaml, read_yaml_file
 
 
 def load(text):

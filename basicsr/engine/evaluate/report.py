@@ -18,7 +18,7 @@ import numpy as np
 from basicsr.engine.evaluate.evaluator import DatasetResult
 from basicsr.utils.download_util import local_path
 from basicsr.utils.logger import get_env_info
-from basicsr.utils.option_yaml import dump_yaml
+from basicsr.utils.options.yaml_text import dump_yaml
 
 
 def write_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .option_yaml import Key, Marks, dotted
+from .errors import Key, Marks, dotted
 
 # (section, key as written, section and key as read now; None where the key never had an effect)
 _RENAMED: list[tuple[str, str, tuple[str, ...] | None]] = [

@@ -3,77 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import random
 from os import path as osp
 from typing import Any
 
-from .dist_util import get_dist_info, init_dist, master_only
-from .misc import set_random_seed
-from .option_check import check_options
-from .option_dialect import translate_dialects
-from .option_files import import_modules, load_options
-from .option_legacy import modernise
-from .option_record import OptionRecord
-from .option_yaml import OptionError, read_yaml, read_yaml_file
+from ..dist_util import get_dist_info, init_dist, master_only
+from ..misc import set_random_seed
+from .reading import read_options
+from .record import OptionRecord
 
-__all__ = ["OptionError", "copy_opt_file", "dict2str", "load_options", "parse_options", "read_options", "yaml_load"]
-
-
-def yaml_load(f: str | os.PathLike[str]) -> Any:
-    """Read YAML: a file, or the text itself.
-
-    Raises:
-        OptionError: If the file is missing or the YAML is not valid.
-    """
-    text = os.fspath(f)
-    if osp.isfile(text) or ("\n" not in text and text.endswith((".yml", ".yaml"))):
-        return read_yaml_file(text)[0]
-    return read_yaml(text, "the YAML text")[0]
-
-
-def dict2str(opt: dict, indent_level: int = 1) -> str:
-    """Options as indented lines for a log, sections in brackets."""
-    indent = " " * (indent_level * 2)
-    lines = "\n"
-    for key, value in opt.items():
-        if isinstance(value, dict):
-            lines += f"{indent}{key}:[{dict2str(value, indent_level + 1)}{indent}]\n"
-        else:
-            lines += f"{indent}{key}: {value}\n"
-    return lines
-
-
-def read_options(
-    path: str | os.PathLike[str],
-    force: list[str] | tuple[str, ...] = (),
-    is_train: bool | None = None,
-    check_files: bool = False,
-) -> tuple[dict[str, Any], list[str]]:
-    """Load an option file, import what it names, translate other spellings into ours, and check the result.
-
-    Nothing is built and no process group is started.
-
-    Args:
-        path: The option file.
-        force: Overrides, as for ``--force_yml``.
-        is_train: Whether it is to be used for training; when None, whether it has a training set.
-        check_files: Whether data folders and weights must exist.
-
-    Returns:
-        The options in our form, and notices: sentences on what was accepted but deserves a look.
-
-    Raises:
-        OptionError: With a sentence for everything that is wrong.
-    """
-    opt, marks = load_options(path, force)
-    notices = modernise(opt, marks)
-    import_modules(opt, marks)
-    if is_train is None:
-        datasets = opt.get("datasets")
-        is_train = isinstance(datasets, dict) and any(str(name).startswith("train") for name in datasets)
-    opt, more, problems = translate_dialects(opt, marks)
-    return opt, notices + more + check_options(opt, marks, is_train, check_files, problems)
+_records: dict[str, OptionRecord] = {}
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
@@ -94,6 +35,8 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any]
     args = _parser().parse_args()
     opt, args.notices = read_options(args.opt, args.force_yml, is_train, check_files=True)
     args.record = OptionRecord.of(args.opt, opt)  # now: the run's folder may be renamed, and the file be in it
+    _records[args.opt] = args.record
+    opt = copy.deepcopy(opt)
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -122,11 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--auto_resume", action="store_true", help="continue from the last training state of the run")
     parser.add_argument("--debug", action="store_true", help="validate and save every 8 iterations, log every one")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
-    _add_force_argument(parser)
-    return parser
-
-
-def _add_force_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force_yml",
         nargs="+",
@@ -135,6 +73,7 @@ def _add_force_argument(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override or add options, such as train:optim_g:lr=1e-4",
     )
+    return parser
 
 
 def _join(launcher: str, dist_params: dict[str, Any]) -> None:
@@ -204,11 +143,11 @@ def _shorten_intervals(opt: dict[str, Any]) -> None:
 
 @master_only
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
-    """Keep the options with a run, as :class:`OptionRecord` says, read anew with the command line's ``--force_yml``.
+    """Keep the options with a run, as :class:`OptionRecord` says: those that :func:`parse_options` has read.
 
-    This is BasicSR's function; train.py keeps what it has parsed.
+    This is BasicSR's function; train.py keeps the record itself.
     """
-    overrides = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    _add_force_argument(overrides)
-    opt, _ = read_options(opt_file, overrides.parse_known_args()[0].force_yml)
-    OptionRecord.of(opt_file, opt).keep_in(experiments_root)
+    record = _records.get(opt_file)
+    if record is None:  # the options were not parsed from a command line
+        record = OptionRecord.of(opt_file, read_options(opt_file)[0])
+    record.keep_in(experiments_root)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .option_check import section_problems
-from .option_report import section_of
-from .option_schema import LossOptions, Section
-from .option_shape import declares_its_keys, shape_of_training
-from .option_translation import Translation, criterion_of
-from .option_yaml import Key, dotted
+from .check import section_problems
+from .errors import Key, dotted
+from .lookup import section_of
+from .sections import LossOptions, Section, TrainOptions
+from .translation import Translation, criterion_of
 
 
 class ForkOptions(Section):
@@ -43,8 +42,9 @@ def translate_forks(words: Translation, recipe: Any) -> list[str]:
     Returns:
         A sentence for each of the keys.
     """
-    declared = shape_of_training(recipe).keys.keys()
-    if not declares_its_keys(recipe) or not declared.isdisjoint(ForkOptions.model_fields):
+    declarations = [getattr(recipe, "TrainOptions", TrainOptions), getattr(recipe, "DialectOptions", Section)]
+    declared = {key for declaration in declarations for key in declaration.model_fields}
+    if "TrainOptions" not in vars(recipe) or not declared.isdisjoint(ForkOptions.model_fields):
         given = [key for key in (*_RENAMED, _LOSS, _WEIGHT) if words.has(key)]
         return [f"{words.marks.label(key)} is left to {recipe.__name__}, which may read it itself" for key in given]
     notices = []
@@ -58,7 +58,8 @@ def translate_forks(words: Translation, recipe: Any) -> list[str]:
 def _translate_loss(words: Translation) -> list[str]:
     train = section_of(words.opt, "train")
     given = [key for key in (_LOSS, _WEIGHT) if key[-1] in train]
-    problems = section_problems(train, ("train",), ForkOptions, words.marks)
+    own = {key: value for key, value in train.items() if key in ForkOptions.model_fields}
+    problems = section_problems(own, ("train",), ForkOptions, words.marks)
     words.problems += problems
     loss, weight = words.take(_LOSS), words.take(_WEIGHT)
     if problems or not given:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .dist_util import master_only
-from .option_yaml import dump_yaml
+from ..dist_util import master_only
+from .yaml_text import dump_yaml
 
 
 @dataclass(frozen=True)

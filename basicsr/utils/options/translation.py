@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from .option_yaml import Key, Marks, OptionError, dotted
+from .errors import Key, Marks, OptionError, dotted
 
 _CRITERIA = {"L1Loss": "l1", "MSELoss": "l2", "CharbonnierLoss": "charbonnier"}
 

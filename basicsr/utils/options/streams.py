@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .option_shape import find_registered
+from .registered import find_registered
 
 
 def training_sets(datasets: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A recipe that takes option files in a published dialect declares the dialect's k
 hold them are translated::
 
     class DCKDModel(KDModel):
-        class DialectOptions(option_schema.Section):
+        class DialectOptions(sections.Section):
             ce_opt: CategoryOptions | None = None
 
         @staticmethod
@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .option_check import section_problems
-from .option_forks import translate_forks
-from .option_report import section_of
-from .option_shape import find_registered
-from .option_translation import Translation
-from .option_yaml import Marks, OptionError
+from .check import section_problems
+from .errors import Marks, OptionError
+from .forks import translate_forks
+from .lookup import section_of
+from .registered import find_registered
+from .translation import Translation
 
 
 def translate_dialects(opt: dict[str, Any], marks: Marks) -> tuple[dict[str, Any], list[str], list[str]]:
@@ -51,7 +51,9 @@ def translate_dialects(opt: dict[str, Any], marks: Marks) -> tuple[dict[str, Any
     notices, problems = translate_forks(words, recipe), words.problems
     opt = words.opt
     dialect = getattr(recipe, "DialectOptions", None)
-    if dialect is None or section_problems(section_of(opt, "train"), ("train",), dialect, marks):
+    train = section_of(opt, "train")
+    own = {key: value for key, value in train.items() if dialect is not None and key in dialect.model_fields}
+    if dialect is None or section_problems(own, ("train",), dialect, marks):
         return opt, notices, problems
     try:
         opt = recipe.translate(opt, marks)

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .option_yaml import Key, Marks, OptionError, dotted, read_yaml, read_yaml_file
+from .errors import Key, Marks, OptionError, dotted
+from .yaml_text import read_yaml, read_yaml_file
 
 
 def load_options(path: str | os.PathLike[str], force: Iterable[str] = ()) -> tuple[dict[str, Any], Marks]:

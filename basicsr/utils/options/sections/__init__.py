@@ -1,0 +1,54 @@
+"""What each section of an option file may hold: a declaration per section, with the rules that concern it beside it.
+
+A recipe declares its training section, and a dataset its options, as a class inside the class::
+
+    class SRModel(BaseModel):
+        class TrainOptions(sections.TrainOptions):
+            pixel_opt: LossOptions | None = None
+            "Loss between the output and gt."
+
+Where a class declares its own, a key outside the declaration is an error. Where it only inherits one, as a plug-in
+written against BasicSR does, further keys are let through with a notice.
+"""
+
+from ..registered_section import Registered
+from ..section import Section
+from .datasets import DatasetOptions, IOBackendOptions
+from .networks import NetworkOptions, PathOptions, RuntimeOptions
+from .numbers import FromZero, Iterations, NonNegative, Positive
+from .run import DistOptions, LoggerOptions, Options, WandbOptions
+from .training import (
+    KDTermOptions,
+    LossOptions,
+    OptimizerOptions,
+    SchedulerOptions,
+    SupervisedLossOptions,
+    TrainOptions,
+)
+from .validation import MetricOptions, ValOptions
+
+__all__ = [
+    "DatasetOptions",
+    "DistOptions",
+    "FromZero",
+    "IOBackendOptions",
+    "Iterations",
+    "KDTermOptions",
+    "LoggerOptions",
+    "LossOptions",
+    "MetricOptions",
+    "NetworkOptions",
+    "NonNegative",
+    "OptimizerOptions",
+    "Options",
+    "PathOptions",
+    "Positive",
+    "Registered",
+    "RuntimeOptions",
+    "SchedulerOptions",
+    "Section",
+    "SupervisedLossOptions",
+    "TrainOptions",
+    "ValOptions",
+    "WandbOptions",
+]

@@ -1,0 +1,108 @@
+"""The option file as a whole, and what a run writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, create_model
+from typing_extensions import Self
+
+from ..section import Finding, Section, Setting, form_of, members_of_families
+from .datasets import DatasetOptions, dataset_rules
+from .networks import NetworkOptions, PathOptions, RuntimeOptions, network_rules
+from .numbers import Iterations
+from .paths import name_rules
+from .training import TrainOptions, training_rules
+from .validation import ValOptions
+
+
+class WandbOptions(Section):
+    """Weights & Biases; off while `project` is absent."""
+
+    project: str | None = None
+    """Project to log to."""
+    resume_id: str | None = None
+    """Run to continue."""
+
+
+class LoggerOptions(Section):
+    """What a training run writes, and how often."""
+
+    print_freq: Iterations
+    """Iterations between log lines."""
+    save_checkpoint_freq: Iterations
+    """Iterations between checkpoints."""
+    keep_last: Iterations | None = None
+    """Checkpoints to keep: older ones are deleted once a newer one is whole; all are kept when absent."""
+    keep_best: Annotated[str, Field(pattern=r"^.+/.+$")] | None = None
+    """`<dataset>/<metric>`: write the best validated weights to `net_g_best.pth`, by a metric of `val.metrics`."""
+    use_tb_logger: bool = False
+    """Write TensorBoard events."""
+    wandb: WandbOptions | None = None
+    """Weights & Biases."""
+
+    @classmethod
+    def rules(cls, values: Mapping[Any, Any], setting: Setting) -> Iterable[Finding]:
+        wandb = values.get("wandb")
+        if isinstance(wandb, dict) and wandb.get("project") and not values.get("use_tb_logger"):
+            yield Finding(("wandb",), "mirrors TensorBoard: set logger.use_tb_logger to true as well")
+
+
+class DistOptions(Section):
+    """Distributed training."""
+
+    backend: Literal["nccl", "gloo"] | None = None
+    """Communication; nccl where there is a GPU, else gloo, when absent."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Rendezvous port under slurm."""
+
+
+@lru_cache(maxsize=64)
+def _with_training(model: type[Section], train: type[TrainOptions]) -> type[Section]:
+    return create_model(model.__name__, __base__=model, train=(train | None, None))
+
+
+class Options(Section):
+    """An option file."""
+
+    families: ClassVar[dict[str, Any]] = {r"network_\w+": NetworkOptions | bool}
+    name: str
+    """Name of the run and of its folder."""
+    model_type: str
+    """The registered recipe."""
+    scale: Annotated[int, Field(ge=1)] | None = None
+    """Output size ÷ input size; copied into every dataset."""
+    num_gpu: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """GPUs to use without a launcher: `auto` for all, 0 for the CPU."""
+    manual_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Seed of every random choice; drawn when absent."""
+    find_unused_parameters: bool = False
+    """Passed to DistributedDataParallel."""
+    imports: list[str] | str | None = None
+    """Modules, or .py files, that register classes of your own."""
+    datasets: dict[str, DatasetOptions] = None
+    """One section per dataset: `train…`, `val…` or `test…`."""
+    path: PathOptions | None = None
+    train: TrainOptions | None = None
+    val: ValOptions | None = None
+    logger: LoggerOptions | None = None
+    dist_params: DistOptions | None = None
+    runtime: dict[str, RuntimeOptions] | None = None
+    """How networks compute, by suffix: `g` for `network_g`, `t` for `network_t`."""
+
+    @classmethod
+    def form_for(cls, values: Mapping[Any, Any], setting: Setting | None) -> type[Self]:
+        recipe = setting.recipe if setting is not None else None
+        train = getattr(recipe, "TrainOptions", TrainOptions)
+        model = _with_training(cls, train)
+        return form_of(model, found=members_of_families(cls, values), is_open=setting is not None and setting.is_open)
+
+    @classmethod
+    def rules(cls, values: Mapping[Any, Any], setting: Setting) -> Iterable[Finding]:
+        yield from network_rules(values, setting)
+        yield from dataset_rules(values, setting)
+        yield from name_rules(values)
+        if setting.is_train:
+            yield from training_rules(values, setting)
