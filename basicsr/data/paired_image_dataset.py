@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -90,21 +90,24 @@ class PairedImageDataset(Dataset):
             "gt_path": self._storage.file_name(paths["gt_path"]),
         }
 
-    def read_batch(self, indices: Iterable[int], size: int) -> dict[str, Any]:
+    def read_batch(self, indices: Sequence[int], seed_sample: Callable[[int], None]) -> dict[str, Any]:
         """A batch of training samples, exactly those of ``__getitem__``, each written straight into its place.
 
         Args:
-            indices: The samples; ``random`` is seeded for a sample when its index is taken.
-            size: How many there are.
+            indices: The samples.
+            seed_sample: Seeds ``random`` for the sample of an index.
 
         Returns:
             ``lq`` (B, C, h, w), ``gt`` (B, C, H, W), and lists ``lq_path`` and ``gt_path``.
         """
         gt_size = self.opt["gt_size"]
-        lq, gt = (_new_batch(size, self._to_tensor.channels, side) for side in (gt_size // self._scale, gt_size))
+        lq, gt = (
+            _new_batch(len(indices), self._to_tensor.channels, side) for side in (gt_size // self._scale, gt_size)
+        )
         lq_rows, gt_rows = lq.numpy(), gt.numpy()
         lq_paths, gt_paths = [], []
         for row, index in enumerate(indices):
+            seed_sample(index)
             gt_view, lq_view, paths = self._views(index)
             self._to_tensor.write(gt_view, gt_rows[row])
             self._to_tensor.write(lq_view, lq_rows[row])

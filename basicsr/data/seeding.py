@@ -41,9 +41,9 @@ class SeededDataset(Dataset):
     Before a sample is read, the generators of ``random``, NumPy and PyTorch (on the CPU) are seeded for it. Where this
     happens in the training process itself, they are put back afterwards.
 
-    A dataset may have, beside ``__getitem__``, a faster ``read_batch(indices, size)``, which returns the samples as a
-    batch. It goes through ``indices`` once and draws from ``random`` alone, which is seeded for a sample when its index
-    is taken. A subclass that overrides ``__getitem__`` only is read through that.
+    A dataset may have, beside ``__getitem__``, a faster ``read_batch(indices, seed_sample)``, which returns the samples
+    as a batch. It calls ``seed_sample(index)`` before it draws for a sample, and draws from ``random`` alone. Where a
+    subclass overrides ``__getitem__`` only, the samples are read one by one.
 
     Args:
         dataset: Any dataset with integer indices. Its attributes are reachable through this one.
@@ -72,7 +72,7 @@ class SeededDataset(Dataset):
         """What a loader asks for: the samples, or the batch of them that the dataset makes."""
         if self._whole_batches:
             with self._undisturbed(indices[0], _preserved_random):
-                return self.dataset.read_batch(self._seeding(indices), len(indices))  # type: ignore[attr-defined]
+                return self.dataset.read_batch(indices, self._seed_random)  # type: ignore[attr-defined]
         with self._undisturbed(indices[0], _preserved_generators):
             return [self._sample(index) for index in indices]
 
@@ -85,12 +85,11 @@ class SeededDataset(Dataset):
             torch.default_generator.manual_seed(seed)
         return self.dataset[index if seed is None else int(index)]
 
-    def _seeding(self, indices: list[int]) -> Iterator[int]:
-        for index in indices:
-            seed = self._seed_of(index)
-            if seed is not None:
-                random.seed(seed)
-            yield index
+    def _seed_random(self, index: int) -> None:
+        """Seed ``random`` for a sample."""
+        seed = self._seed_of(index)
+        if seed is not None:
+            random.seed(seed)
 
     def _seed_of(self, index: int) -> int | None:
         if isinstance(index, SampleIndex):
