@@ -134,7 +134,15 @@ def train(opt: dict, args: Any, best: BestKeeper) -> None:
         logger.info(f"Resuming training from epoch: {resume_state['epoch']}, iter: {resume_state['iter']}.")
     try:
         with StopSignals() as signals:
-            loop = TrainingLoop(opt, model, streams, val_loaders, tb_logger, best, signals)
+            loop = TrainingLoop(
+                opt,
+                model,
+                streams=streams,
+                val_loaders=val_loaders,
+                tb_logger=tb_logger,
+                best=best,
+                signals=signals,
+            )
             if resume_state:
                 loop.resume(resume_state)
             loop.run()

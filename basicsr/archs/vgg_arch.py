@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from basicsr.utils.download_util import local_path
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.weights import load_weights
 
 from .size_requirement import SizeRequirement
 
@@ -66,8 +66,8 @@ class VGGFeatureExtractor(nn.Module):
         requires_grad: Whether its weights are to be trained. Otherwise it stays in eval mode.
         remove_pooling: Leave the pooling layers out.
         pooling_stride: Stride of the pooling layers.
-        weights: A file in torchvision's layout, or its URL; ``random`` for none. When absent it is torchvision's own:
-            from ``experiments/pretrained_models`` if it lies there, else downloaded.
+        weights: A file in torchvision's layout, or its URL; ``random`` to load none. When absent, torchvision's own
+            file is used: from ``experiments/pretrained_models`` if it is there, else downloaded.
 
     Raises:
         ValueError: If a layer does not exist, or the file does not fit.
@@ -130,17 +130,17 @@ class VGGFeatureExtractor(nn.Module):
             self._load(weights or _standard_file(vgg_type))
 
     def _load(self, source: str) -> None:
-        file = local_path(source)
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"VGGFeatureExtractor's `weights`: there is no file {file}; give a file in torchvision's layout, or "
-                f"leave the key out to have {ADDRESS}{WEIGHTS['vgg19']} or the like downloaded"
-            )
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            self.load_state_dict(state)
-        except Exception as error:  # torch raises many kinds for a damaged file, and one for weights of another network
-            raise ValueError(f"VGGFeatureExtractor's `weights`: {file} does not fit, or is damaged: {error}") from error
+            differences = load_weights(self, source, strict=False, param_key=None)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"VGGFeatureExtractor's `weights`: {error}. Give a file in torchvision's layout, or leave the key out: "
+                f"torchvision's own file is then downloaded from {ADDRESS}"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"VGGFeatureExtractor's `weights`: {error}") from error
+        if differences:
+            raise ValueError(f"VGGFeatureExtractor's `weights`: {source} does not fit. Keys {'; '.join(differences)}")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Pass over what torchvision's files hold beyond the layers that were built."""

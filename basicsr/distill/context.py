@@ -112,7 +112,7 @@ class KDContext(PassContext):
             raise ValueError(
                 f"'{INPUT}' is the batch's own input; give the other image that {network} sees another key"
             )
-        self._passes.want(network, key, image, grad, replace, inputs)
+        self._passes.want(network, key, image, grad=grad, replace=replace, inputs=inputs)
 
     def run(self, network: str, key: str = INPUT) -> Pass:
         """An announced pass, or the one over the batch's own input: its output and its tapped features.

@@ -56,6 +56,7 @@ class Distillation:
         self,
         opt: Mapping[str, Any],
         student: StudentNetwork,
+        *,
         average: nn.Module | None,
         trained: Iterable[str],
         device: torch.device,
@@ -66,7 +67,7 @@ class Distillation:
         self._device = device
         self._timer = timer
         self._print_freq = (opt.get("logger") or {}).get("print_freq", 100)
-        self.networks = Networks(opt, student, average, trained, device)
+        self.networks = Networks(opt, student, average=average, trained=trained, device=device)
         self.terms = nn.ModuleDict()
         self.used = False
         self._unfinished: int | None = None

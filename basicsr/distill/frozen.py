@@ -33,6 +33,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         self,
         net: nn.Module,
         name: str,
+        *,
         precision: PrecisionOption = "fp32",
         channels_last: bool = False,
         compile: bool = False,

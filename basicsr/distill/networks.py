@@ -45,6 +45,7 @@ class Networks:
         self,
         opt: Mapping[str, Any],
         student: StudentNetwork,
+        *,
         average: nn.Module | None,
         trained: Iterable[str],
         device: torch.device,

@@ -204,8 +204,9 @@ class Passes:
         network: str,
         key: str,
         image: Tensor,
-        grad: bool | None,
-        replace: Mapping[str, Tensor] | None,
+        *,
+        grad: bool | None = None,
+        replace: Mapping[str, Tensor] | None = None,
         inputs: Mapping[str, Any],
     ) -> None:
         """Ask for a pass; see :meth:`basicsr.distill.context.KDContext.want`."""
@@ -288,5 +289,5 @@ class Passes:
                     other.put(network, key, image, self._done[network][key].detached())
                 elif not request.replace:
                     inputs = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, request.inputs)
-                    other.want(network, key, image, None, None, inputs)
+                    other.want(network, key, image, inputs=inputs)
         return other

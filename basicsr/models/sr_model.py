@@ -160,7 +160,9 @@ class SRModel(BaseModel):
         """The terms that the options name, with their networks."""
         student = StudentNetwork(self.net_g, self.runtime)
         average = getattr(self, "net_g_ema", None)
-        return Distillation(self.opt, student, average, self.trained, self.device, self.timer)
+        return Distillation(
+            self.opt, student, average=average, trained=self.trained, device=self.device, timer=self.timer
+        )
 
     def _loss_sections_of_recipe(self) -> set[str]:
         """The loss sections that a subclass declares, and so builds itself."""

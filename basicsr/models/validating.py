@@ -75,7 +75,8 @@ class Validating:
                 return self._visual_path(dataset_name, name, current_iter)
 
         metrics = options.get("metrics") or {}
-        result = evaluate(self, dataloader, metrics, save_path, options.get("pbar", True), spread)
+        progress = options.get("pbar", True)
+        result = evaluate(self, dataloader, metrics, save_path=save_path, progress=progress, spread=spread)
         self.results[dataset_name] = result
         if result.values:
             self.metric_results = result.means()

@@ -51,7 +51,14 @@ def prepare(folder: str, num_workers: int) -> int:
             photograph = getattr(data, name)()
             image = photograph[0] if isinstance(photograph, tuple) else photograph
             imwrite(np.ascontiguousarray(image[..., 2::-1]), path)
-    make_lr(f"{folder}/photos", f"{folder}/LR", [SCALE], "{}", f"{folder}/HR", num_workers)
+    make_lr(
+        f"{folder}/photos",
+        f"{folder}/LR",
+        [SCALE],
+        filename_tmpl="{}",
+        gt_output_folder=f"{folder}/HR",
+        num_workers=num_workers,
+    )
     extract_subimages(f"{folder}/HR", f"{folder}/gt", SIDE, STEP, num_workers=num_workers)
     extract_subimages(f"{folder}/LR/X{SCALE}", f"{folder}/lq", SIDE // SCALE, STEP // SCALE, num_workers=num_workers)
     for role in ("gt", "lq"):

@@ -112,7 +112,7 @@ def _measure(name: str, folder: str) -> StoredImage:
     img = decode(Path(folder, name).read_bytes())
     if img.dtype.name not in _DTYPES:
         raise ValueError(f"pixels of type {img.dtype} cannot be stored, only {', '.join(_DTYPES)}")
-    return StoredImage(name, img.shape, img.dtype.name, 0, size, mtime)
+    return StoredImage(name, img.shape, img.dtype.name, offset=0, source_size=size, source_mtime_ns=mtime)
 
 
 def _require_space(pixels: Path, plan: Index) -> None:

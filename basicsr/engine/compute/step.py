@@ -41,6 +41,7 @@ class GradientStep:
         self,
         optimizers: Sequence[torch.optim.Optimizer],
         device: torch.device,
+        *,
         net: nn.Module | None = None,
         outside: Sequence[nn.Parameter] = (),
         idle: Callable[[int], Container[int]] = lambda iteration: (),

@@ -58,6 +58,7 @@ def evaluate(
     model: Any,
     loader: DataLoader,
     metrics: dict[str, dict],
+    *,
     save_path: Callable[[str], Path] | None = None,
     progress: bool = False,
     spread: bool = False,

@@ -35,6 +35,7 @@ class TrainingLoop:
         self,
         opt: dict,
         model: Any,
+        *,
         streams: tuple[TrainingStream, ...],
         val_loaders: list[DataLoader],
         tb_logger: Any,

@@ -10,7 +10,7 @@ from typing import Any
 from basicsr.utils.options import OptionError
 
 
-def keep_newest(states: Path, models: Path, networks: Iterable[str], current_iter: int, keep: int) -> list[int]:
+def keep_newest(states: Path, models: Path, networks: Iterable[str], current_iter: int, keep: int) -> None:
     """Delete a run's older checkpoints, after a newer one has been written in full.
 
     A checkpoint's training state goes before its networks, so that no state is ever without them; networks whose
@@ -24,22 +24,17 @@ def keep_newest(states: Path, models: Path, networks: Iterable[str], current_ite
             from these in the iteration are ever deleted.
         current_iter: The present checkpoint's iteration.
         keep: How many to keep, the present one included.
-
-    Returns:
-        The iterations whose checkpoints were deleted.
     """
     labels = [re.escape(name.removesuffix(f"_{current_iter}.pth")) for name in networks]
     network = re.compile(rf"({'|'.join(labels)})_(\d+)\.pth")
     old_states = {int(file.stem): file for file in states.glob("*.state") if file.stem.isdigit()}
     kept = sorted((i for i in old_states if i <= current_iter), reverse=True)[:keep]
-    deleted = sorted(i for i in old_states if i < kept[-1])
-    for iteration in deleted:
+    for iteration in sorted(i for i in old_states if i < kept[-1]):
         old_states[iteration].unlink()
     for file in models.iterdir():
         match = network.fullmatch(file.name)
         if match and int(match[2]) < current_iter and int(match[2]) not in kept:
             file.unlink()
-    return deleted
 
 
 class BestKeeper:
