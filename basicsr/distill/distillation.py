@@ -12,20 +12,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel
 
 from basicsr.engine.batch import Batch
-from basicsr.engine.compute.distributed import broadcast_module, broadcast_tensors
+from basicsr.engine.compute.distributed import broadcast_tensors
 from basicsr.engine.compute.step import GradientStep, without_gradients
 from basicsr.engine.compute.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
-from basicsr.utils.option_types import strings_in
 
-from . import build_term
 from .context import KDContext
 from .gradient_log import GradientComparison, keep_buffers_of_backward
 from .networks import Networks
 from .own_training import OwnTraining
 from .student import StudentNetwork
-from .term_network import TermNetwork, is_network
-from .term_parts import groups_of, naming, optimizers_of, own_attributes
+from .term_parts import groups_of, naming
+from .term_setup import TermSetup, build_terms, require_divisible_batches
 from .wiring import wiring_report
 
 
@@ -64,69 +62,22 @@ class Distillation:
     ) -> None:
         self._opt = opt
         self._student = student
-        self._device = device
         self._timer = timer
         self._print_freq = (opt.get("logger") or {}).get("print_freq", 100)
         self.networks = Networks(opt, student, average=average, trained=trained, device=device)
-        self.terms = nn.ModuleDict()
-        self.used = False
-        self._unfinished: int | None = None
-        self._ready: set[str] = set()
-        self._own = OwnTraining(device, opt["train"].get("max_bad_steps", 100), timer)
-        self._logs: dict[str, Any] = {}
-        self._given: dict[str, weakref.ref] = {}
         sections = {name: section for name, section in (opt["train"].get("kd_opt") or {}).items() if section}
-        for name, options in sections.items():
-            if hasattr(self.terms, name):
-                raise ValueError(f"train.kd_opt.{name}: this name is taken by PyTorch; choose another for the term")
-            self.terms[name] = build_term(name, options).to(device)
-        self._check_batch()
-        self._set_up_terms(sections)
-
-    def _check_batch(self) -> None:
-        if self.terms and isinstance(self._student.wrapped, DataParallel):
+        self.terms = build_terms(sections, device)
+        require_divisible_batches(self.terms, opt["train"].get("accumulate", 1))
+        if self.terms and isinstance(student.wrapped, DataParallel):
             raise ValueError(
                 "distillation on several GPUs needs one process each: start with torchrun (--launcher pytorch)"
             )
-        parts = self._opt["train"].get("accumulate", 1)
-        for name, term in self.terms.items():
-            if term.needs_whole_batch and parts > 1:
-                raise ValueError(
-                    f"train.kd_opt.{name}: {type(term).__name__} compares the samples of a batch with each other, and "
-                    f"train.accumulate divides the batch into {parts} parts; set train.accumulate to 1"
-                )
-
-    def _set_up_terms(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
-        as_networks = {name: TermNetwork(term) for name, term in self.terms.items() if is_network(term)}
-        others = {name: type(term).__name__ for name, term in self.terms.items() if name not in as_networks}
-        self.networks.offer(as_networks, others, self._set_up)
-        # Those that an option of a term names are used by it.
-        named = [strings_in(sections[name]) | strings_in(own_attributes(term)) for name, term in self.terms.items()]
-        self.networks.frozen.build(set().union(*named))
-        for name, term in self.terms.items():
-            with naming(name):
-                for network, pattern in term.taps():
-                    self.networks[network].taps.add(pattern)
-        for name in self.terms:
-            self._set_up(name)
-        for network in {network for term in self.terms.values() for network, _ in term.taps()}:
-            self.networks.output_shape(network)  # also notices features that are overwritten in place
-
-    def _set_up(self, name: str) -> None:
-        """Set a term up, unless that has been done: a term that is a network comes before those that ask for it."""
-        if name in self._ready:
-            return
-        self._ready.add(name)
-        term = self.terms[name]
-        with naming(name):
-            term.setup(self.networks)
-            term.to(self._device)
-            optimizers = optimizers_of(term, self.networks)
-            groups_of(term)
-        broadcast_module(term)
-        if optimizers:
-            with naming(name):
-                self._own.add(term, optimizers)
+        self.used = False
+        self._unfinished: int | None = None
+        self._own = OwnTraining(device, opt["train"].get("max_bad_steps", 100), timer)
+        self._logs: dict[str, Any] = {}
+        self._given: dict[str, weakref.ref] = {}
+        TermSetup(self.terms, self.networks, self._own).run(sections)
 
     def start(self) -> None:
         """End the preparation, when all that uses the frozen networks is built: compile them, log the wiring."""
