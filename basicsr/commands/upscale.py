@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from basicsr.archs import build_network
 from basicsr.data.data_util import IMAGE_EXTENSIONS
-from basicsr.engine.restore.pictures import ImageRestorer, read_picture
+from basicsr.engine.restore.image_restorer import ImageRestorer, read_image
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
 from basicsr.engine.run.host_memory import keep_freed_memory
 from basicsr.utils.img_util import imwrite
@@ -202,7 +202,7 @@ def upscale_all(jobs: Iterable[Job], restorer: ImageRestorer) -> list[tuple[Path
     failures = []
     for job in tqdm(jobs, unit="image", disable=None):
         try:
-            imwrite(restorer(read_picture(job.source)), job.target)
+            imwrite(restorer(read_image(job.source)), job.target)
         except (OSError, ValueError, RuntimeError, MemoryError, cv2.error) as error:
             failures.append((job.source, f"{error}" or type(error).__name__))
     return failures

@@ -25,10 +25,10 @@ from basicsr.utils.weights import load_weights
 
 from .lr_scheduler import find_scheduler
 from .optimizer import build_optimizer
-from .validating import Validating
+from .validation import ValidationMixin
 
 
-class BaseModel(Validating):
+class BaseModel(ValidationMixin):
     """The parent of all recipes.
 
     Args:

@@ -104,7 +104,7 @@ class ImageRestorer:
         return self._restore(alpha)
 
 
-def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read an image file as it is meant to be seen: upright, with its alpha, grey if it is grey, in its own depth.
 
     Returns:

@@ -14,7 +14,7 @@ from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
 
 
-class Validating:
+class ValidationMixin:
     """Validation with its log lines, best values and report; :class:`~basicsr.models.base_model.BaseModel` is one.
 
     Attributes:
@@ -50,7 +50,7 @@ class Validating:
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
         """Validation in a process group. A subclass's own ``nondist_validation`` runs on rank 0, as it expects."""
-        if type(self).nondist_validation is Validating.nondist_validation:
+        if type(self).nondist_validation is ValidationMixin.nondist_validation:
             self._evaluate(dataloader, current_iter, tb_logger, save_img, spread=True)
         else:
             if get_dist_info()[0] == 0:
