@@ -127,7 +127,7 @@ class VGGFeatureExtractor(nn.Module):
         self.requires_grad_(requires_grad)
         self.train(requires_grad)
         if weights != "random" and not self.mean.is_meta:  # a network on the meta device has no weights to set
-            self._load(weights or _standard_file(vgg_type))
+            self._load(weights or _default_weights(vgg_type))
 
     def _load(self, source: str) -> None:
         try:
@@ -180,7 +180,7 @@ class VGGFeatureExtractor(nn.Module):
         return output
 
 
-def _standard_file(vgg_type: VGGType) -> str:
+def _default_weights(vgg_type: VGGType) -> str:
     """Torchvision's weights: the local file where there is one, else the address."""
     local = LOCAL_FOLDER / WEIGHTS[vgg_type]
     return str(local) if local.is_file() else ADDRESS + WEIGHTS[vgg_type]

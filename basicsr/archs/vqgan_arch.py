@@ -17,7 +17,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from .latent_encoder import LatentEncoder
 from .size_requirement import SizeRequirement
 from .vqgan_blocks import Decoder, Encoder
-from .vqgan_config import DDConfig, explain_misfit
+from .vqgan_config import DDConfig, explain_mismatch
 
 ENCODER_KEYS = ("encoder.", "quant_conv.", "quantize.")
 """What the keys of the encoder, the projection onto the codebook's space, and the codebook begin with."""
@@ -142,9 +142,11 @@ class VQGAN(LatentEncoder):
             del state_dict[key]
         theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         own = self.state_dict()
-        misfit = explain_misfit(_encoder_part(theirs), _encoder_part(own), self._options, self._options["resolution"])
-        if misfit is not None:
-            raise RuntimeError(misfit)
+        mismatch = explain_mismatch(
+            _encoder_part(theirs), _encoder_part(own), self._options, self._options["resolution"]
+        )
+        if mismatch is not None:
+            raise RuntimeError(mismatch)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

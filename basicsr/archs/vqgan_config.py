@@ -77,7 +77,7 @@ def levels_of(config: DDConfig) -> list[Level]:
     return [Level(width, side in config["attn_resolutions"]) for width, side in zip(widths, sides)]
 
 
-def explain_misfit(
+def explain_mismatch(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], options: Mapping[str, Any], resolution: int
 ) -> str | None:
     """Why a checkpoint's encoder, ``quant_conv`` and codebook are not those of a network.
@@ -93,14 +93,14 @@ def explain_misfit(
     """
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
-    misshapen = [
+    wrong_shape = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
         for key, value in own.items()
         if key in state and state[key].shape != value.shape
     ]
-    if not (missing or unknown or misshapen):
+    if not (missing or unknown or wrong_shape):
         return None
-    found = read_options(state, resolution)
+    found = infer_options(state, resolution)
     differing = [
         f"{name} is {_with_factor(name, found[name])} in the checkpoint and {_with_factor(name, options[name])} in the "
         f"options"
@@ -109,11 +109,11 @@ def explain_misfit(
     ]
     if differing:
         return f"it is a VQGAN of another configuration: {'; '.join(differing)}"
-    parts = (("lacks", missing), ("has beyond the network's", unknown), ("has", misshapen))
+    parts = (("lacks", missing), ("has beyond the network's", unknown), ("has", wrong_shape))
     return "it " + "; it ".join(f"{verb} {_some(keys)}" for verb, keys in parts if keys)
 
 
-def read_options(state: Mapping[str, Tensor], resolution: int) -> dict[str, Any]:
+def infer_options(state: Mapping[str, Tensor], resolution: int) -> dict[str, Any]:
     """The options that a checkpoint's sizes imply, as far as its keys tell.
 
     Args:

@@ -15,7 +15,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from .data_util import paired_paths_from_folder, paired_paths_from_lmdb, paired_paths_from_meta_info_file
 from .storage import ImageStorage
 from .to_tensor import ToTensor
-from .transforms import Symmetry, paired_random_crop
+from .transforms import Augmentation, paired_random_crop
 
 
 @DATASET_REGISTRY.register()
@@ -121,11 +121,11 @@ class PairedImageDataset(Dataset):
         gt = self._storage.read(paths["gt_path"], "gt")
         lq = self._storage.read(paths["lq_path"], "lq")
         if not self._training:
-            return _cut_to_lq(gt, lq, self._scale, paths), lq, paths
+            return _crop_gt_to_lq(gt, lq, self._scale, paths), lq, paths
         gt, lq = paired_random_crop(gt, lq, self.opt["gt_size"], self._scale, paths["gt_path"])
-        symmetry = Symmetry.draw(self.opt.get("use_hflip", False), self.opt.get("use_rot", False))
+        augmentation = Augmentation.draw(self.opt.get("use_hflip", False), self.opt.get("use_rot", False))
         # A copy of the crop's rows, then turned: to turn while reading what lies scattered takes half as long again.
-        return symmetry.view(np.ascontiguousarray(gt)), symmetry.view(np.ascontiguousarray(lq)), paths
+        return augmentation.apply(np.ascontiguousarray(gt)), augmentation.apply(np.ascontiguousarray(lq)), paths
 
 
 def _new_batch(size: int, channels: int, side: int) -> torch.Tensor:
@@ -143,7 +143,7 @@ def _find_pairs(opt: dict[str, Any], folders: list[str], roles: list[str]) -> li
     return paired_paths_from_folder(folders, roles, template)
 
 
-def _cut_to_lq(gt: np.ndarray, lq: np.ndarray, scale: int, paths: dict[str, str]) -> np.ndarray:
+def _crop_gt_to_lq(gt: np.ndarray, lq: np.ndarray, scale: int, paths: dict[str, str]) -> np.ndarray:
     """Cut what GT has at the bottom and right beyond ``scale`` times LQ; less than one LQ size, or LQ is another's."""
     (gt_height, gt_width), (height, width) = gt.shape[:2], lq.shape[:2]
     if (gt_height // height, gt_width // width) != (scale, scale):

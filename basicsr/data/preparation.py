@@ -64,7 +64,7 @@ def extract_subimages(
     names = image_names(input_folder)
     stems = _unique_stems(names, filename_tmpl)
     sizes = {"crop_size": crop_size, "step": step, "thresh_size": thresh_size}
-    _claim(output_folder, {"made": "sub-images", **sizes})
+    _prepare_output(output_folder, {"made": "sub-images", **sizes})
     jobs = [(os.path.join(input_folder, name), os.path.join(output_folder, stem)) for name, stem in zip(names, stems)]
     cut = partial(_cut_subimages, compression_level=compression_level, **sizes)
     return [f"{job[0]}: {result}" for job, result in parallel_map(cut, jobs, num_workers, "sub-images") if result]
@@ -128,9 +128,9 @@ def make_lr(
     divisor = math.lcm(*scales) if gt_output_folder else None
     for scale in scales:
         settings = {"made": "LR", "scale": scale, "gt_multiple_of": divisor or scale, "filename_tmpl": filename_tmpl}
-        _claim(os.path.join(output_folder, f"X{scale}"), settings)
+        _prepare_output(os.path.join(output_folder, f"X{scale}"), settings)
     if gt_output_folder:
-        _claim(gt_output_folder, {"made": "GT", "gt_multiple_of": divisor})
+        _prepare_output(gt_output_folder, {"made": "GT", "gt_multiple_of": divisor})
     jobs = []
     for name, stem in zip(names, stems):
         targets = {
@@ -238,7 +238,7 @@ def _unique_stems(names: list[str], filename_tmpl: str) -> list[str]:
     return list(stems)
 
 
-def _claim(folder: str, settings: dict[str, Any]) -> None:
+def _prepare_output(folder: str, settings: dict[str, Any]) -> None:
     """Make an output folder and note how its content is made; refuse one that was made otherwise."""
     note = Path(folder, _SETTINGS_FILE)
     if note.is_file():

@@ -65,15 +65,15 @@ class SeededDataset(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
-        with self._undisturbed(index, _preserved_generators):
+        with self._preserve_if_shared(index, _preserved_generators):
             return self._sample(index)
 
     def __getitems__(self, indices: list[int]) -> Any:
         """What a loader asks for: the samples, or the batch of them that the dataset makes."""
         if self._whole_batches:
-            with self._undisturbed(indices[0], _preserved_random):
+            with self._preserve_if_shared(indices[0], _preserved_random):
                 return self.dataset.read_batch(indices, self._seed_random)  # type: ignore[attr-defined]
-        with self._undisturbed(indices[0], _preserved_generators):
+        with self._preserve_if_shared(indices[0], _preserved_generators):
             return [self._sample(index) for index in indices]
 
     def _sample(self, index: int) -> Any:
@@ -96,7 +96,7 @@ class SeededDataset(Dataset):
             return mix_seed(self.seed, index.epoch, index.position)
         return mix_seed(self.seed, 0, int(index)) if self.seed_plain_index else None
 
-    def _undisturbed(
+    def _preserve_if_shared(
         self, index: int, preserved: Callable[[], AbstractContextManager[None]]
     ) -> AbstractContextManager[None]:
         """Where generators are seeded that others use: a worker has them to itself, and without seeding they go on."""

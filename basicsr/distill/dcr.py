@@ -39,12 +39,12 @@ def contrast(anchor: Encoding, positive: Encoding, negatives: Encoding, weights:
     total = anchor.levels[0].new_zeros((), dtype=torch.float32)
     for weight, a, p, n in zip(weights, anchor.levels, positive.levels, negatives.levels):
         # One negative at a time: all differences at once are the step's largest tensors.
-        far = torch.stack([_mean(a - negative, distance) for negative in n.split(len(a))]).sum()
-        total = total + weight * _mean(a - p, distance) / (far + EPSILON)
+        negative_distance = torch.stack([_mean_distance(a - negative, distance) for negative in n.split(len(a))]).sum()
+        total = total + weight * _mean_distance(a - p, distance) / (negative_distance + EPSILON)
     return total
 
 
-def _mean(difference: Tensor, distance: str) -> Tensor:
+def _mean_distance(difference: Tensor, distance: str) -> Tensor:
     magnitude = difference.abs() if distance == "L1" else difference.square()
     return magnitude.mean(dtype=torch.float64 if difference.dtype is torch.float64 else torch.float32)
 
@@ -137,7 +137,7 @@ class DCR(KDTerm):
         label = f"train.kd_opt.{self.name}.history_precision"
         precision = resolve_precision(self.history_precision, networks.device, label)
         self.history_runtime = replace(networks.runtime, precision=precision)
-        self.history_runtime.have_compiled(self.history)
+        self.history_runtime.compile_in_place(self.history)
         row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
         self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 
@@ -163,8 +163,8 @@ class DCR(KDTerm):
         with ctx.part("history"):
             if key == "negatives":
                 image = torch.cat([image, *(self.degrade(image) for _ in range(self.num_neg))])
-            portions = self.history_runtime.portions(image)
-            return torch.cat([self.history_runtime.run(self.history, portion) for portion in portions])
+            chunks = self.history_runtime.chunks(image)
+            return torch.cat([self.history_runtime.run(self.history, chunk) for chunk in chunks])
 
     def forward(self, ctx: KDContext) -> Tensor:
         student, teacher, negatives = (ctx.encoding(self._encoder, source) for source in self._sources)

@@ -18,11 +18,11 @@ from basicsr.engine.compute.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
 
 from .context import KDContext
-from .gradient_log import GradientComparison, keep_buffers_of_backward
+from .gradient_log import GradientComparison, disable_donated_buffers
 from .networks import Networks
 from .own_training import OwnTraining
 from .student import StudentNetwork
-from .term_parts import groups_of, naming
+from .term_parts import errors_naming, groups_of
 from .term_setup import TermSetup, build_terms, require_divisible_batches
 from .wiring import wiring_report
 
@@ -76,17 +76,17 @@ class Distillation:
         self._unfinished: int | None = None
         self._own = OwnTraining(device, opt["train"].get("max_bad_steps", 100), timer)
         self._logs: dict[str, Any] = {}
-        self._given: dict[str, weakref.ref] = {}
+        self._returned: dict[str, weakref.ref] = {}
         TermSetup(self.terms, self.networks, self._own).run(sections)
 
     def start(self) -> None:
         """End the preparation, when all that uses the frozen networks is built: compile them, log the wiring."""
-        self.networks.end_probing()
+        self.networks.free_probes()
         frozen = self.networks.frozen.built
         if any(term.schedule.log_grad for term in self.terms.values()):
-            keep_buffers_of_backward()
+            disable_donated_buffers()
         for network in frozen.values():
-            network.runtime.have_compiled(network.net)
+            network.runtime.compile_in_place(network.net)
         if self.terms:
             get_root_logger().info(wiring_report(self._student, frozen, self.terms, self._opt))
         for name in self.networks.frozen.unused:
@@ -140,7 +140,7 @@ class Distillation:
         ctx = KDContext(iteration, batch, self.networks.find, self._timer)
         ctx.record("g", run_student)
         for name, term in self._active(iteration).items():
-            with ctx.logging_as(name), naming(name):
+            with ctx.logging_as(name), errors_naming(name):
                 term.prepare(ctx)
         return ctx
 
@@ -163,7 +163,7 @@ class Distillation:
         weighted: dict[str, Tensor] = {}
         with without_gradients(self._own.parameters):
             for name, term in active.items():
-                with ctx.part("terms"), ctx.logging_as(name), naming(name):
+                with ctx.part("terms"), ctx.logging_as(name), errors_naming(name):
                     parts = self._parts(name, term(ctx))
                 weight = term.schedule.weight(ctx.iteration)
                 own = {label: weight * value for label, value in parts.items()}
@@ -176,17 +176,17 @@ class Distillation:
                     self._logs |= compare(name, sum(own.values()))
                 weighted |= own
         self._logs |= ctx.logs
-        self._given = {label: weakref.ref(value) for label, value in weighted.items()}
-        self._own.keep(ctx, active)
+        self._returned = {label: weakref.ref(value) for label, value in weighted.items()}
+        self._own.add_batch(ctx, active)
         return weighted
 
-    def require_kept(self, losses: Mapping[str, Tensor]) -> None:
+    def require_term_losses(self, losses: Mapping[str, Tensor]) -> None:
         """Refuse losses in which one of the recipe's own has taken the place of a term's with the same name.
 
         Raises:
             ValueError: If so.
         """
-        lost = [label for label, value in self._given.items() if losses.get(label) is not value()]
+        lost = [label for label, value in self._returned.items() if losses.get(label) is not value()]
         if lost:
             raise ValueError(
                 f"train.kd_opt: the recipe's own loss {', '.join(lost)} takes the place of a term's; rename the term"
@@ -219,7 +219,7 @@ class Distillation:
         return self._own.train(iteration, loss_of, others)
 
     def _own_loss(self, name: str, ctx: KDContext) -> dict[str, Tensor]:
-        with ctx.logging_as(name), naming(name):
+        with ctx.logging_as(name), errors_naming(name):
             losses = self._parts(name, self.terms[name].own_loss(ctx), alone="own")
         self._logs |= ctx.logs
         return losses
@@ -232,7 +232,7 @@ class Distillation:
         broadcast_tensors([b for term in self.terms.values() for b in term.buffers() if b.is_floating_point()])
         self._unfinished = None
 
-    def take_logs(self) -> dict[str, Any]:
+    def pop_logs(self) -> dict[str, Any]:
         """What is only looked at, of the last iteration: the last part's, of a divided batch."""
         logs, self._logs = self._logs, {}
         return logs

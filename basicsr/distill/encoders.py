@@ -99,7 +99,7 @@ class FrozenEncoder:
         if self.input_range == "[-1,1]":
             image = 2 * image - 1
         net = self.network.net
-        with self.network.runtime.computing(image.device):
+        with self.network.runtime.autocast(image.device):
             if isinstance(net, LatentEncoder):
                 return Encoding({f"level{i}": level for i, level in enumerate(net.features(image), 1)})
             features = net(image)
@@ -110,7 +110,7 @@ class FrozenEncoder:
     def latent(self, encoding: Encoding) -> Tensor:
         """The latent of what was encoded, continued from the features and kept with them."""
         if encoding.latent is None:
-            with self.network.runtime.computing(encoding.levels[-1].device):
+            with self.network.runtime.autocast(encoding.levels[-1].device):
                 encoding.latent = self.network.net.latent_from_features(encoding.levels)
         return encoding.latent
 
@@ -149,7 +149,7 @@ class Encodings:
                     if image.requires_grad == first.requires_grad and image.shape[1:] == first.shape[1:]:
                         images[other] = image
             order = list(self._wanted.get(encoder, {source: None}))  # of the announcements, whoever asks first
-            done.update(self._encode(encoder, dict(sorted(images.items(), key=lambda item: _place(item[0], order)))))
+            done.update(self._encode(encoder, dict(sorted(images.items(), key=lambda item: _position(item[0], order)))))
         return done[source]
 
     def latent(self, encoder: FrozenEncoder, source: Source, image_of: Callable[[Source], Tensor]) -> Tensor:
@@ -162,9 +162,9 @@ class Encodings:
         batches = list(images.values())
         joined = torch.cat(batches) if len(batches) > 1 else batches[0]
         with_gradient = joined.requires_grad
-        portions = (joined,) if with_gradient else encoder.network.runtime.portions(joined)
+        chunks = (joined,) if with_gradient else encoder.network.runtime.chunks(joined)
         with self._part("encoder"), torch.set_grad_enabled(with_gradient):
-            parts = [encoder.encode(portion).features for portion in portions]
+            parts = [encoder.encode(chunk).features for chunk in chunks]
             # A copy only where there are several parts: these are the step's largest tensors.
             whole = {name: torch.cat([p[name] for p in parts]) if len(parts) > 1 else f for name, f in parts[0].items()}
         if len(batches) == 1:
@@ -176,5 +176,5 @@ class Encodings:
         }
 
 
-def _place(source: Source, order: list[Source]) -> int:
+def _position(source: Source, order: list[Source]) -> int:
     return order.index(source) if source in order else -1

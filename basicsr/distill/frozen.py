@@ -44,7 +44,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         precision = resolve_precision(precision, device, f"runtime.{name}.precision")
         self.runtime = NetworkRuntime(precision, channels_last, compile)
-        self.net = self.runtime.lay_out(self.runtime.store(net.requires_grad_(False).eval()))
+        self.net = self.runtime.to_memory_format(self.runtime.cast_weights(net.requires_grad_(False).eval()))
         self.name = name
         self.label = f"network_{name}"
         self.taps = FeatureTaps(net, self.label)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
 
-def keep_buffers_of_backward() -> None:
+def disable_donated_buffers() -> None:
     """Let networks that are compiled from now on be differentiated more than once, as a comparison of gradients does.
 
     By default PyTorch reuses the memory of what compiled code has saved for its backward pass.

@@ -17,7 +17,7 @@ from .encoders import FrozenEncoder, InputRange
 from .frozen import FrozenNetwork
 from .frozen_networks import FrozenNetworks
 from .passes import PassNetwork
-from .probes import Probes, shape_of_one
+from .probes import Probes, per_image_shape
 from .student import AverageNetwork, StudentNetwork
 
 Shape = tuple[int, ...]
@@ -95,13 +95,13 @@ class Networks:
         with preserved_rng():
             torch.manual_seed(zlib.crc32(name.encode()))  # of weights that no file gives: the same in a resumed run
             network = self[name]
-        network.runtime.have_compiled(network.net)
+        network.runtime.compile_in_place(network.net)
         return network
 
     def __contains__(self, name: str) -> bool:
         return name in self._own or name in self._terms or name in self.frozen
 
-    def offer(
+    def add_terms(
         self, networks: Mapping[str, PassNetwork], others: Mapping[str, str], set_up: Callable[[str], None]
     ) -> None:
         """Make known the terms that are networks.
@@ -134,7 +134,7 @@ class Networks:
         """A copy of the average or of the student, in evaluation mode, without gradients, in the student's layout."""
         net = build_network(self._opt["network_g"]).to(self.device).requires_grad_(False).eval()
         net.load_state_dict(self.source(name).state_dict())
-        return self.runtime.lay_out(net)
+        return self.runtime.to_memory_format(net)
 
     # Shapes and features.
 
@@ -154,12 +154,12 @@ class Networks:
         """
         paths = self[network].taps.add(pattern)
         if any(path not in self._probes.of(network).features for path in paths):
-            self._probes.forget(network)
+            self._probes.clear(network)
         features = self._probes.of(network).features
         absent = [path for path in paths if path not in features]
         if absent:
             raise ValueError(f"network_{network}: {', '.join(absent)} did not run in a forward pass")
-        return {path: shape_of_one(features[path]) for path in paths}
+        return {path: per_image_shape(features[path]) for path in paths}
 
     def output_shape(self, network: str) -> Shape:
         """The shape of a network's output for one training patch.
@@ -167,7 +167,7 @@ class Networks:
         Raises:
             ValueError: If there is no such network, or it cannot run on a training patch.
         """
-        return shape_of_one(self._probes.of(network).output)
+        return per_image_shape(self._probes.of(network).output)
 
     def require_same_output(self, network: str) -> Shape:
         """The shape of the output that the student and another network both give for one training patch.
@@ -185,11 +185,11 @@ class Networks:
 
     def shape_at(self, network: str, path: str, scale: int) -> Shape:
         """The shape of a tapped output for a patch ``scale`` times as high and wide; runs the network once more."""
-        return shape_of_one(self._probes.at(network, scale).features[path])
+        return per_image_shape(self._probes.at(network, scale).features[path])
 
-    def end_probing(self) -> None:
+    def free_probes(self) -> None:
         """Free what the probes hold."""
-        self._probes.forget()
+        self._probes.clear()
 
     # Encoders.
 

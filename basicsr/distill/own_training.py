@@ -60,7 +60,7 @@ class OwnTraining:
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [optimizer for step in self.steps for optimizer in step.optimizers]
 
-    def keep(self, ctx: KDContext, active: Collection[str]) -> None:
+    def add_batch(self, ctx: KDContext, active: Collection[str]) -> None:
         """Keep a part of the batch for :meth:`train`, without gradients, if an active term has optimisers."""
         if self._steps.keys() & set(active):
             self._contexts.append(ctx.detached())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .taps import FeatureTaps, cut
+from .taps import FeatureTaps, slice_images
 
 INPUT = "lq"
 """The key of the pass over the batch's own input."""
@@ -130,7 +130,7 @@ class _Request:
     inputs: dict[str, Any] = field(default_factory=dict)
     entered: bool = False
 
-    def same_as(self, other: _Request) -> bool:
+    def is_same(self, other: _Request) -> bool:
         given, theirs = {**self.replace, **self.inputs}, {**other.replace, **other.inputs}
         return (
             _same(self.image, other.image)
@@ -139,14 +139,14 @@ class _Request:
             and all(_same(value, theirs[name]) for name, value in given.items())
         )
 
-    def joins(self, other: _Request) -> bool:
+    def can_batch_with(self, other: _Request) -> bool:
         """Whether the two can be one batch."""
         if self.replace or other.replace or self.grad != other.grad or self.inputs.keys() != other.inputs.keys():
             return False
         if self.image.shape[1:] != other.image.shape[1:] or self.image.dtype != other.image.dtype:
             return False
         pairs = [(value, other.inputs[name]) for name, value in self.inputs.items()]
-        return all(_alike(one, two, len(self.image), len(other.image)) for one, two in pairs)
+        return all(_can_join(one, two, len(self.image), len(other.image)) for one, two in pairs)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -155,7 +155,7 @@ def _same(one: Any, other: Any) -> bool:
     return one is other or (not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other)
 
 
-def _alike(one: Any, other: Any, count: int, other_count: int) -> bool:
+def _can_join(one: Any, other: Any, count: int, other_count: int) -> bool:
     """Whether two values can be joined along the first dimension, or are one for the whole batch.
 
     One tensor given to both passes is not joined: whether it has a row for each image cannot be told from its length.
@@ -217,7 +217,7 @@ class Passes:
         known = self._requests.setdefault(network, {}).setdefault(key, request)
         if known is request:
             return
-        if not known.same_as(request):
+        if not known.is_same(request):
             raise ValueError(
                 f"two different inputs of {self._find(network).label} are called '{key}' in one iteration: "
                 f"{tuple(known.image.shape)} and {tuple(image.shape)}; give one of them another key"
@@ -245,18 +245,18 @@ class Passes:
             together = {
                 name: request
                 for name, request in requests.items()
-                if name == key or (not source.asks_for_passes and name not in done and request.joins(wanted))
+                if name == key or (not source.asks_for_passes and name not in done and request.can_batch_with(wanted))
             }
             # The batch's own input comes first, so that the order in which terms stand changes nothing.
             together = dict(sorted(together.items(), key=lambda item: item[0] != INPUT))
             self._running.add((network, key))
             try:
-                done.update(self._run_together(source, together, ctx))
+                done.update(self._run_batched(source, together, ctx))
             finally:
                 self._running.discard((network, key))
         return done[key]
 
-    def _run_together(self, network: PassNetwork, requests: dict[str, _Request], ctx: PassContext) -> dict[str, Pass]:
+    def _run_batched(self, network: PassNetwork, requests: dict[str, _Request], ctx: PassContext) -> dict[str, Pass]:
         keys, ones = list(requests), list(requests.values())
         counts = [len(request.image) for request in ones]
 
@@ -272,7 +272,7 @@ class Passes:
         results, start = {}, 0
         for name, count in zip(keys, counts):
             stop = start + count
-            features = {path: cut(f, start, stop, sum(counts), path) for path, f in whole.features.items()}
+            features = {path: slice_images(f, start, stop, sum(counts), path) for path, f in whole.features.items()}
             results[name] = Pass(whole.output[start:stop], features)
             start = stop
         return results

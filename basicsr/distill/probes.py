@@ -66,11 +66,11 @@ class Probes:
         if source.asks_for_passes:
             ctx = _ProbeContext(0, self._batch(scale), self._find)
             ctx.probe = self.of
-            with _untouched(self._find("g").net):
+            with _preserved_state(self._find("g").net):
                 return KDContext.run(ctx, network)
         patch = self._batch(scale)[INPUT]
         run = source.net if network == "g" else source.run  # the bare student: nothing is to be synchronised
-        with _untouched(source.net), source.taps.recording(watch=True) as features:
+        with _preserved_state(source.net), source.taps.recording(watch=True) as features:
             try:
                 output = run(patch)
             except (RuntimeError, TypeError) as error:
@@ -85,13 +85,13 @@ class Probes:
         patches = torch.rand(2, channels, scale * height, scale * width, generator=generator)
         return Batch({"train": {INPUT: patches.to(self._device)}})
 
-    def forget(self, network: str | None = None) -> None:
+    def clear(self, network: str | None = None) -> None:
         """Free a network's pass; all of them if None."""
         for name in [network] if network else list(self._done):
             del self._done[name]
 
 
-def shape_of_one(tensor: torch.Tensor) -> tuple[int, ...]:
+def per_image_shape(tensor: torch.Tensor) -> tuple[int, ...]:
     """The shape that one of the two patches of a probe accounts for."""
     return (tensor.shape[0] // 2, *tensor.shape[1:])
 
@@ -106,7 +106,7 @@ class _ProbeContext(KDContext):
 
 
 @contextmanager
-def _untouched(net: nn.Module) -> Iterator[None]:
+def _preserved_state(net: nn.Module) -> Iterator[None]:
     """A block after which a network's buffers, such as batch statistics, and the generators are as they were."""
     statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
     with preserved_rng():

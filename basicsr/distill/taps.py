@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .module_glob import compile_glob
 
 
-def cut(feature: Tensor, start: int, stop: int, total: int, name: str) -> Tensor:
+def slice_images(feature: Tensor, start: int, stop: int, total: int, name: str) -> Tensor:
     """The part of a feature that belongs to some images of the batch it was recorded for.
 
     Args:
@@ -74,7 +74,7 @@ class FeatureTaps:
         self._modules = {path: module for path, module in net.named_modules() if path}
         self._outputs: dict[str, list[str]] = {}  # path → the keys of the outputs tapped there, '' for the only one
         self._copied: set[str] = set()
-        self._ever_replaced: set[str] = set()
+        self._replaced_before: set[str] = set()
         self._recording: _Recording | None = None
 
     def add(self, pattern: str) -> list[str]:
@@ -96,7 +96,7 @@ class FeatureTaps:
         matches = [path for path in self._modules if expression.fullmatch(path)]
         if not matches:
             near = difflib.get_close_matches(path_pattern, self._modules, n=5, cutoff=0.4)
-            hint = f"near misses: {', '.join(near)}" if near else f"it has, for instance: {', '.join(self._some())}"
+            hint = f"near misses: {', '.join(near)}" if near else f"it has, for instance: {', '.join(self._examples())}"
             raise ValueError(f"no module of {self.label} matches '{path_pattern}'; {hint}")
         for path in matches:
             if path not in self._outputs:
@@ -107,7 +107,7 @@ class FeatureTaps:
                 self.names.append(_name(path, key))
         return [_name(path, key) for path in matches]
 
-    def _some(self) -> list[str]:
+    def _examples(self) -> list[str]:
         shallow = [path for path in self._modules if path.count(".") <= 1]
         return shallow[:12]
 
@@ -121,7 +121,7 @@ class FeatureTaps:
                 own = self._select(path, key, output)
                 given = self._visit(self._recording, _name(path, key), own)
                 if given is not None:
-                    output, replaced = _put(output, key, given), True
+                    output, replaced = _replace_output(output, key, given), True
             return output if replaced else None
 
         return visit
@@ -167,9 +167,9 @@ class FeatureTaps:
 
     def _refuse_recomputation(self, path: str, keys: list[str]) -> None:
         """Activation checkpointing runs a module again in the backward pass, when its replacement has been let go."""
-        if torch.compiler.is_compiling() or not self._ever_replaced or torch._C._current_graph_task_id() == -1:
+        if torch.compiler.is_compiling() or not self._replaced_before or torch._C._current_graph_task_id() == -1:
             return
-        if any(_name(path, key) in self._ever_replaced for key in keys):
+        if any(_name(path, key) in self._replaced_before for key in keys):
             raise RuntimeError(
                 f"{self.label}: an output of '{path}' has been replaced, and the backward pass recomputes it, so the "
                 f"gradients would be wrong; switch activation checkpointing off in this network (use_checkpoint: false)"
@@ -195,7 +195,7 @@ class FeatureTaps:
             if name not in self.names:
                 tapped = ", ".join(self.names) or "nothing"
                 raise ValueError(f"{self.label}: '{name}' is to be replaced but not tapped; tap it (tapped: {tapped})")
-        self._ever_replaced |= replace.keys()
+        self._replaced_before |= replace.keys()
         self._recording = recording = _Recording(watch, replace)
         try:
             yield recording.features
@@ -220,7 +220,7 @@ def _parts(output: Any) -> dict[str, Any]:
     return {}
 
 
-def _put(output: Any, key: str, value: Tensor) -> Any:
+def _replace_output(output: Any, key: str, value: Tensor) -> Any:
     """A module's output with one of its tensors exchanged; the module's own containers stay as they are."""
     if isinstance(output, Tensor):
         return value

@@ -15,7 +15,7 @@ from .term import KDTerm
 
 
 @contextmanager
-def naming(name: str) -> Iterator[None]:
+def errors_naming(name: str) -> Iterator[None]:
     """A block whose errors are told with the term that they concern."""
     try:
         yield

@@ -15,7 +15,7 @@ from . import build_term
 from .networks import Networks
 from .own_training import OwnTraining
 from .term_network import TermNetwork, is_network
-from .term_parts import groups_of, naming, optimizers_of, own_attributes
+from .term_parts import errors_naming, groups_of, optimizers_of, own_attributes
 
 Sections = Mapping[str, Mapping[str, Any]]
 
@@ -81,12 +81,12 @@ class TermSetup:
         terms, networks = self._terms, self._networks
         as_networks = {name: TermNetwork(term) for name, term in terms.items() if is_network(term)}
         others = {name: type(term).__name__ for name, term in terms.items() if name not in as_networks}
-        networks.offer(as_networks, others, self._set_up)
+        networks.add_terms(as_networks, others, self._set_up)
         # A term uses the networks that its options name.
         named = [strings_in(sections[name]) | strings_in(own_attributes(term)) for name, term in terms.items()]
         networks.frozen.build(set().union(*named))
         for name, term in terms.items():
-            with naming(name):
+            with errors_naming(name):
                 for network, pattern in term.taps():
                     networks[network].taps.add(pattern)
         for name in terms:
@@ -99,12 +99,12 @@ class TermSetup:
             return
         self._done.add(name)
         term = self._terms[name]
-        with naming(name):
+        with errors_naming(name):
             term.setup(self._networks)
             term.to(self._networks.device)
             optimizers = optimizers_of(term, self._networks)
             groups_of(term)
         broadcast_module(term)
         if optimizers:
-            with naming(name):
+            with errors_naming(name):
                 self._own.add(term, optimizers)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr.engine.checkpoint import cpu_state_dict
-from basicsr.engine.compute.distributed import settle_buckets, union_of_ranks
+from basicsr.engine.compute.distributed import rebuild_ddp_buckets, union_of_ranks
 from basicsr.engine.compute.ema import update_ema
 from basicsr.engine.rng import capture_rng, restore_rng
 from basicsr.engine.run.retention import keep_newest
@@ -91,7 +91,7 @@ class BaseModel(ValidationMixin):
                 device_ids=[torch.cuda.current_device()] if self.device.type == "cuda" else None,
                 find_unused_parameters=self.opt.get("find_unused_parameters", False),
             )
-            settle_buckets(wrapped)
+            rebuild_ddp_buckets(wrapped)
             return wrapped
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
 

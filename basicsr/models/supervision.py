@@ -40,7 +40,7 @@ class SupervisedLosses:
         """What the log may call them."""
         return [f"l_{label}" for label in self.modules] + (["l_style"] if "percep" in self.modules else [])
 
-    def adopt(self, label: str, module: nn.Module | None) -> None:
+    def replace(self, label: str, module: nn.Module | None) -> None:
         """Take a loss of a plug-in's own in place of the one with this label, if there is one and it is another."""
         if module is not None and self.modules.get(label) is not module:
             others = [loss for loss in self._losses if loss.label != label]

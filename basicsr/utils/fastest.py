@@ -74,12 +74,12 @@ class Forms:
             self._chosen[key] = self._choose("-".join((self.computation, *key)), default, make)
         return self._chosen[key]
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget what has been chosen in this process."""
         self._chosen.clear()
 
     def _choose(self, case: str, default: str, make: Callable[[], dict[str, Callable[[], Any]]]) -> str:
-        measure, fixed = read_wish(os.environ.get(VARIABLE, ""))
+        measure, fixed = parse_setting(os.environ.get(VARIABLE, ""))
         form, reason = default, ""
         if self.computation in fixed:
             form, reason = fixed[self.computation], f"fixed by {VARIABLE}"
@@ -102,7 +102,7 @@ class Forms:
                 fastest = min(seconds, key=seconds.__getitem__)
                 form = fastest if seconds[fastest] * MARGIN < seconds[default] else default
                 milliseconds = {name: round(1e3 * value, 3) for name, value in seconds.items()}
-                _write_first(file, {"form": form, "milliseconds": milliseconds})
+                _write_if_absent(file, {"form": form, "milliseconds": milliseconds})
             record = json.loads(file.read_text(encoding="utf-8"))
             form, milliseconds = record["form"], dict(record["milliseconds"])
             if form not in self.forms:
@@ -133,7 +133,7 @@ def cache_folder() -> Path:
 
 
 @lru_cache(maxsize=8)
-def read_wish(text: str) -> tuple[bool, dict[str, str]]:
+def parse_setting(text: str) -> tuple[bool, dict[str, str]]:
     """Read the value of ``BASICSR_FORMS``.
 
     Returns:
@@ -163,7 +163,7 @@ def _measure_if_writable(folder: Path, make: Callable[[], dict[str, Callable[[],
         return time_each(make)
 
 
-def _write_first(file: Path, record: dict[str, Any]) -> None:
+def _write_if_absent(file: Path, record: dict[str, Any]) -> None:
     """Write a file whole, unless another process has done so meanwhile."""
     descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:

@@ -185,4 +185,4 @@ def read_source(path: str) -> np.ndarray:
     content = Path(path).read_bytes()
     if content.startswith(b"\xff\xd8"):
         return imread(path, "color")
-    return imread(path, "turned" if any(mark in content for mark in _EXIF_MARKS) else "unchanged")
+    return imread(path, "oriented" if any(mark in content for mark in _EXIF_MARKS) else "unchanged")

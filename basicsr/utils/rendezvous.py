@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-_PAUSE = 0.05  # seconds between two looks into the store
+_POLL_INTERVAL = 0.05  # seconds between two looks into the store
 
 
 class LaunchError(RuntimeError):
@@ -55,7 +55,7 @@ class Roster:
         return any(member.restarts > 0 for member in self.members)
 
 
-def read_place(env: Mapping[str, str]) -> tuple[int, int, int]:
+def read_rank_env(env: Mapping[str, str]) -> tuple[int, int, int]:
     """``RANK``, ``WORLD_SIZE`` and ``MASTER_PORT``.
 
     Raises:
@@ -74,7 +74,7 @@ def read_place(env: Mapping[str, str]) -> tuple[int, int, int]:
     return rank, world, port
 
 
-def call_roll(rank: int, world: int, address: str, port: int, timeout: float) -> Roster:
+def assemble(rank: int, world: int, address: str, port: int, timeout: float) -> Roster:
     """Wait until all ranks are present.
 
     Args:
@@ -96,9 +96,9 @@ def call_roll(rank: int, world: int, address: str, port: int, timeout: float) ->
     token = secrets.token_hex(8)
     store.set(f"join/{rank}", json.dumps({"token": token, "member": asdict(me)}))
     if rank == 0:
-        session, members = token, _lead(store, me, token, timeout)
+        session, members = token, _lead_assembly(store, me, token, timeout)
     else:
-        session, members = _follow(store, me, token, timeout, f"{address}:{port}")
+        session, members = _join_assembly(store, me, token, timeout, f"{address}:{port}")
     return Roster(PrefixStore(session, store), members)
 
 
@@ -125,7 +125,7 @@ def _open_store(rank: int, world: int, address: str, port: int, timeout: float) 
     return PrefixStore("basicsr", store)
 
 
-def _lead(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
+def _lead_assembly(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
     present = {0: me}
     deadline = time.monotonic() + timeout
     while len(present) < me.world_size:
@@ -137,7 +137,7 @@ def _lead(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
             if store.check([f"ack/{session}/{entry['token']}"]):
                 present[rank] = member = Member(**entry["member"])
                 if member.world_size != me.world_size:
-                    _call_off(
+                    _abort(
                         store,
                         session,
                         f"{member} was started with WORLD_SIZE={member.world_size}, {me} with "
@@ -145,7 +145,7 @@ def _lead(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
                     )
         if time.monotonic() > deadline:
             missing = [str(rank) for rank in range(me.world_size) if rank not in present]
-            _call_off(
+            _abort(
                 store,
                 session,
                 f"WORLD_SIZE={me.world_size}, but rank {', '.join(missing)} did not join within {timeout:.0f} s; "
@@ -153,19 +153,19 @@ def _lead(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
                 f"--nnodes × --nproc_per_node) is wrong, or a process did not start or cannot reach rank 0; its "
                 f"output tells.",
             )
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_INTERVAL)
     members = [present[rank] for rank in range(me.world_size)]
     store.set(f"go/{session}", json.dumps({"members": [asdict(member) for member in members]}))
     return members
 
 
-def _call_off(store: Any, session: str, sentence: str) -> None:
+def _abort(store: Any, session: str, sentence: str) -> None:
     store.set(f"go/{session}", json.dumps({"error": sentence}))
-    time.sleep(20 * _PAUSE)  # the store may end with this process; let the others read
+    time.sleep(20 * _POLL_INTERVAL)  # the store may end with this process; let the others read
     raise LaunchError(sentence)
 
 
-def _follow(store: Any, me: Member, token: str, timeout: float, place: str) -> tuple[str, list[Member]]:
+def _join_assembly(store: Any, me: Member, token: str, timeout: float, place: str) -> tuple[str, list[Member]]:
     from torch.distributed import DistError
 
     session = None
@@ -178,7 +178,7 @@ def _follow(store: Any, me: Member, token: str, timeout: float, place: str) -> t
                 raise LaunchError(f"two processes have RANK={me.rank}: this one ({me}) and {other}")
             called = _read(store, f"call/{token}")
             if called != session:  # rank 0 is there, and will say within its own time how it ends
-                session, deadline = called, time.monotonic() + timeout + 100 * _PAUSE
+                session, deadline = called, time.monotonic() + timeout + 100 * _POLL_INTERVAL
             if session is not None:
                 store.set(f"ack/{session}/{token}", "")
                 outcome = _read(store, f"go/{session}")
@@ -186,7 +186,7 @@ def _follow(store: Any, me: Member, token: str, timeout: float, place: str) -> t
                     if "error" in outcome:
                         raise LaunchError(outcome["error"])
                     return session, [Member(**member) for member in outcome["members"]]
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_INTERVAL)
         entry = _read(store, "join/0")
     except DistError as error:
         raise LaunchError(

@@ -41,7 +41,7 @@ def main() -> None:
     for title, options in NETWORKS.items():
         net = build_network(options).eval()
         runtimes = {"fp32": NetworkRuntime(), "bf16": NetworkRuntime("bf16")}
-        nets = {name: runtime.store(copy.deepcopy(net)) for name, runtime in runtimes.items()}
+        nets = {name: runtime.cast_weights(copy.deepcopy(net)) for name, runtime in runtimes.items()}
         seconds: dict[str, list[float]] = {name: [] for name in nets}
         for _ in range(arguments.repeats + 1):
             for name, runtime in runtimes.items():

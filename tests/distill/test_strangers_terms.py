@@ -142,9 +142,9 @@ class Talker(KDTerm):
 
 def test_what_a_network_logs_has_its_own_name():
     distillation = distil({"kd": {"type": "LogitsKD", "teacher": "talker"}, "talker": {"type": "Talker"}})
-    distillation.take_logs()
+    distillation.pop_logs()
     take_step(distillation, small_batch().lq)
-    assert distillation.take_logs() == {"talker_asked": 3.0}
+    assert distillation.pop_logs() == {"talker_asked": 3.0}
 
 
 @KD_REGISTRY.register()
@@ -226,9 +226,9 @@ class Learnt(KDTerm):
 def test_a_loss_of_the_recipe_s_own_may_not_take_a_term_s_place():
     distillation = distil({"kd": {"type": "LogitsKD"}})
     _, losses = take_step(distillation, small_batch().lq)
-    distillation.require_kept(losses | {"l_own": torch.tensor(1.0)})
+    distillation.require_term_losses(losses | {"l_own": torch.tensor(1.0)})
     with pytest.raises(ValueError, match="the recipe's own loss l_kd takes the place of a term's; rename the term"):
-        distillation.require_kept(losses | {"l_kd": torch.tensor(1.0)})
+        distillation.require_term_losses(losses | {"l_kd": torch.tensor(1.0)})
 
 
 def test_passes_that_were_announced_can_be_read_in_own_loss():

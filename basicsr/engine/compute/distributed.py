@@ -61,7 +61,7 @@ def union_of_ranks(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for theirs in gathered for name in theirs))
 
 
-def settle_buckets(net: DistributedDataParallel) -> None:
+def rebuild_ddp_buckets(net: DistributedDataParallel) -> None:
     """Let DDP choose its final grouping of the gradients now, from a backward pass that is always the same.
 
     DDP regroups them after its first backward pass, by the order in which they came. Where in a message a gradient

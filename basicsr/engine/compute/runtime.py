@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map
 
 from basicsr.engine.compute.precision import AUTOCAST, PrecisionName
 
-CPU_BATCH = 16
-ENTRANCES = ("features", "latent_from_features")  # where encoders are entered otherwise than by forward
+CPU_CHUNK = 16
+ENCODER_METHODS = ("features", "latent_from_features")  # where encoders are entered otherwise than by forward
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class NetworkRuntime:
     channels_last: bool = False
     compile: bool = False
 
-    def lay_out(self, net: nn.Module) -> nn.Module:
+    def to_memory_format(self, net: nn.Module) -> nn.Module:
         """Lay out a network's weights."""
         return net.to(memory_format=torch.channels_last) if self.channels_last else net
 
-    def store(self, net: nn.Module) -> nn.Module:
+    def cast_weights(self, net: nn.Module) -> nn.Module:
         """Keep the weights of a network that is not trained in what autocast would make of them at every pass."""
         if self.precision in AUTOCAST:
             for module in net.modules():
@@ -47,27 +47,27 @@ class NetworkRuntime:
                     module.to(AUTOCAST[self.precision])
         return net
 
-    def have_compiled(self, net: nn.Module) -> None:
+    def compile_in_place(self, net: nn.Module) -> None:
         """Have a network compiled at its next use, in place, so that its state-dict keys stay as they are.
 
         Forward hooks must be there already: the compiled code knows no later ones.
         """
         if self.compile:
             net.compile()
-            for name in ENTRANCES:
+            for name in ENCODER_METHODS:
                 if inspect.ismethod(getattr(net, name, None)):  # VGG has a module of that name
                     setattr(net, name, torch.compile(getattr(net, name)))
 
     @staticmethod
-    def portions(images: Tensor) -> tuple[Tensor, ...]:
+    def chunks(images: Tensor) -> tuple[Tensor, ...]:
         """The images as they are to be passed without gradients: on a GPU together, on a CPU 16 at a time.
 
         A CPU gains nothing from larger batches, and their activations are what such a pass needs memory for.
         """
-        return (images,) if images.is_cuda else images.split(CPU_BATCH)
+        return (images,) if images.is_cuda else images.split(CPU_CHUNK)
 
     @contextmanager
-    def computing(self, device: torch.device) -> Iterator[None]:
+    def autocast(self, device: torch.device) -> Iterator[None]:
         """The precision of what runs inside."""
         if self.precision in AUTOCAST:
             with torch.autocast(device.type, AUTOCAST[self.precision]):
@@ -86,6 +86,6 @@ class NetworkRuntime:
         """``net(x, **inputs)`` in this precision and layout; each tensor of the result is as precise as ``x``."""
         if self.channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        with self.computing(x.device):
+        with self.autocast(x.device):
             y = net(x, **inputs)
         return tree_map(lambda part: part.to(x.dtype) if isinstance(part, Tensor) else part, y)

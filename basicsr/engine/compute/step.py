@@ -86,7 +86,7 @@ class GradientStep:
             optimizer.zero_grad(set_to_none=True)
         means: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
-            with self._synchronising(index == len(parts) - 1):
+            with self._gradient_sync(index == len(parts) - 1):
                 losses = losses_of(part)
                 if losses:
                     with self.timer.part("backward"):
@@ -98,7 +98,7 @@ class GradientStep:
                 self._update(iteration, means)
         return means
 
-    def _synchronising(self, is_last: bool) -> Any:
+    def _gradient_sync(self, is_last: bool) -> Any:
         """DDP averages the gradients in the last part's backward pass."""
         wrapped = isinstance(self.net, DistributedDataParallel)
         return self.net.no_sync() if wrapped and not is_last else nullcontext()

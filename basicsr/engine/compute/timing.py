@@ -47,18 +47,18 @@ class StepTimer:
         if not self.measuring:
             yield
             return
-        self._book()
+        self._record_time()
         self._stack.append(name)
         try:
             yield
         finally:
-            self._book()
+            self._record_time()
             self._stack.pop()
 
     def end(self) -> None:
         """End the step."""
         if self.measuring:
-            self._book()
+            self._record_time()
             self.measuring = False
         self._step_end = time.perf_counter()
 
@@ -66,7 +66,7 @@ class StepTimer:
         """Call when something else came between two steps, such as a validation: the wait is then not for data."""
         self._step_end = None
 
-    def _book(self) -> None:
+    def _record_time(self) -> None:
         """Book the time since the last booking to the innermost part."""
         now = self._now()
         name = self._stack[-1] if self._stack else "other"

@@ -87,7 +87,7 @@ def evaluate(
     indices = range(rank, len(dataset), world)
     shard = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=loader.num_workers)
     rows: list[Row] = []
-    with preserved_rng(), tqdm(total=len(indices), unit="image", disable=not _show(progress, rank)) as bar:
+    with preserved_rng(), tqdm(total=len(indices), unit="image", disable=not _shows_bar(progress, rank)) as bar:
         for index, data in zip(indices, shard):
             if may_stop and stop_requested():
                 break
@@ -111,7 +111,7 @@ def evaluate(
         rows = sorted((row for part in gathered for row in part), key=lambda row: row.index)
     if len(rows) < len(dataset):
         raise EvaluationStopped
-    _warn_of_oddities(dataset.opt["name"], rows)
+    _warn_about_results(dataset.opt["name"], rows)
     return DatasetResult(
         dataset.opt["name"],
         [row.name for row in rows],
@@ -136,7 +136,7 @@ def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
     return path.with_suffix("").as_posix()
 
 
-def _warn_of_oddities(dataset: str, rows: list[Row]) -> None:
+def _warn_about_results(dataset: str, rows: list[Row]) -> None:
     """Log what makes the figures or the saved images other than they seem."""
     warn = get_root_logger().warning
     infinite = [row.name for row in rows if not row.finite]
@@ -155,7 +155,7 @@ def _some(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def _show(progress: bool, rank: int) -> bool:
+def _shows_bar(progress: bool, rank: int) -> bool:
     return progress and rank == 0 and sys.stderr.isatty()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr.engine.restore.restorer import Restorer, evaluating
+from basicsr.engine.restore.restorer import Restorer, eval_mode
 from basicsr.utils.img_util import img2tensor, imread, tensor2img
 
 DEPTHS = (np.uint8, np.uint16)
@@ -36,13 +36,13 @@ class ImageRestorer:
     def __init__(self, restorer: Restorer) -> None:
         self.restorer = restorer
         self.device = next((p.device for p in restorer.net.parameters()), torch.device("cpu"))
-        self.channels, self.scale = self._try_out(restorer.net)
+        self.channels, self.scale = self._probe(restorer.net)
 
     @torch.no_grad()
-    def _try_out(self, net: nn.Module) -> tuple[int, float]:
+    def _probe(self, net: nn.Module) -> tuple[int, float]:
         side = self.restorer.requirement.round_up(16)
         problems = []
-        with evaluating(net):
+        with eval_mode(net):
             for channels in (3, 1):
                 try:
                     output = net(torch.zeros(1, channels, side, side, device=self.device))

@@ -76,7 +76,7 @@ class Restorer:
     @torch.no_grad()
     def __call__(self, lq: Tensor) -> Tensor:
         """Restore ``(B, C, h, w)`` in evaluation mode, without gradients; training modes are as before afterwards."""
-        with evaluating(self.net):
+        with eval_mode(self.net):
             if self.settings.tile == "auto" and self._tiles is None:
                 self._tiles = self._measured_tiles(lq)
             while True:
@@ -131,7 +131,7 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 @contextlib.contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
+def eval_mode(net: nn.Module) -> Iterator[None]:
     """A block in which a network is in evaluation mode; afterwards every part of it is in the mode it was in."""
     modes = {module: module.training for module in net.modules()}
     net.eval()

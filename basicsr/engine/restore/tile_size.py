@@ -40,10 +40,10 @@ class PeakMemory(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage())
+                self._track(tensor.untyped_storage())
         return result
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
+    def _track(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key not in self._sizes:
             self._sizes[key] = storage.nbytes()
@@ -72,7 +72,9 @@ def free_memory(device: torch.device) -> int:
     if device.type != "cpu":
         return ASSUMED_FREE
     bounds = [
-        free for free in (_available_ram(), _group_free("memory.max", "memory.current"), _group_free_v1()) if free >= 0
+        free
+        for free in (_available_ram(), _cgroup_free("memory.max", "memory.current"), _cgroup_free_v1())
+        if free >= 0
     ]
     return min(bounds, default=ASSUMED_FREE)
 
@@ -97,7 +99,7 @@ def _available_ram() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), -1)
 
 
-def _group_free(limit: str, usage: str, root: str = "/sys/fs/cgroup") -> int:
+def _cgroup_free(limit: str, usage: str, root: str = "/sys/fs/cgroup") -> int:
     """Limit − usage of a control group; −1 where there is none, or no limit."""
     try:
         return max(int(Path(root, limit).read_text()) - int(Path(root, usage).read_text()), 0)
@@ -105,5 +107,5 @@ def _group_free(limit: str, usage: str, root: str = "/sys/fs/cgroup") -> int:
         return -1
 
 
-def _group_free_v1() -> int:
-    return _group_free("memory.limit_in_bytes", "memory.usage_in_bytes", "/sys/fs/cgroup/memory")
+def _cgroup_free_v1() -> int:
+    return _cgroup_free("memory.limit_in_bytes", "memory.usage_in_bytes", "/sys/fs/cgroup/memory")

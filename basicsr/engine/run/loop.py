@@ -117,7 +117,7 @@ class TrainingLoop:
                 self.save(self.epoch, self.iter)
             if self._every(self.val_freq):
                 self.validate()
-            if self.signals.agreed():
+            if self.signals.should_stop():
                 self.stop()
             self.data_timer.start()
             self.iter_timer.start()
