@@ -1,4 +1,4 @@
-"""One evaluation for validation during training and for ``test.py``.
+"""The evaluation that validation during training and ``test.py`` share.
 
 It drives a recipe through the methods that downstream recipes override (``feed_data``, ``test``,
 ``get_current_visuals``), spreads the images over the ranks, and returns every image's metrics in the data set's
@@ -30,7 +30,7 @@ from basicsr.utils.logger import get_root_logger
 
 @dataclass
 class DatasetResult:
-    """What one data set gave: each image's metrics, in the data set's order."""
+    """The metrics of each image of one data set, in its order."""
 
     dataset: str
     images: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class DatasetResult:
 
 
 class Row(NamedTuple):
-    """What one image gave: its place in the data set, its name, its metrics, and whether the output was finite."""
+    """One image: its index in the data set, its name, its metrics, and whether the output was finite."""
 
     index: int
     name: str
@@ -137,7 +137,7 @@ def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
 
 
 def _warn_about_results(dataset: str, rows: list[Row]) -> None:
-    """Log what makes the figures or the saved images other than they seem."""
+    """Warn of outputs that are not finite, metrics that are NaN, and images that share a name."""
     warn = get_root_logger().warning
     infinite = [row.name for row in rows if not row.finite]
     if infinite:

@@ -32,8 +32,8 @@ def write_report(
         folder: Where; made when absent.
         stem: Name of the files, without extension.
         results: One per data set.
-        facts: What the figures were made from, see :func:`run_facts`. Those that are single values become columns of
-            the CSV file, so that the rows of several runs can be put together.
+        facts: What the figures were computed from, see :func:`run_facts`. Single values become columns of the CSV
+            file, so that the rows of several runs can be concatenated.
     """
     results, facts = list(results), _serialisable(facts)
     folder = Path(folder)
@@ -55,7 +55,7 @@ def write_report(
 
 
 def run_facts(opt: Mapping[str, Any], iteration: int | str | None = None) -> dict[str, Any]:
-    """What a run's figures are made from: name, iteration, weights and their hash, versions, options.
+    """What a run's figures were computed from: name, iteration, weights and their hash, versions, options.
 
     Args:
         opt: The resolved options.
@@ -100,7 +100,7 @@ def _metrics(results: list[DatasetResult]) -> list[str]:
 
 
 def _serialisable(value: Any) -> Any:
-    """What JSON and YAML can hold."""
+    """Convert a value to types that JSON and YAML can hold."""
     if isinstance(value, Mapping):
         return {str(key): _serialisable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -111,7 +111,7 @@ def _serialisable(value: Any) -> Any:
 
 
 def _unique_names(names: list[str]) -> list[str]:
-    """The names, those that came before followed by ``#2``, ``#3`` …"""
+    """The names, with ``#2``, ``#3`` … appended to repeated ones."""
     seen: dict[str, int] = {}
     distinct = []
     for name in names:

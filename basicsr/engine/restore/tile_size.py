@@ -1,4 +1,4 @@
-"""How large a tile fits into free memory: a small run is measured, the rest is proportion."""
+"""The largest tile that fits into free memory, extrapolated from a small measured run."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PROBE = 64
 """Side of the measured tile, in input pixels."""
 
 SAFETY = 2.5
-"""Factor on what was measured, for the scratch space of convolutions and for fragmentation."""
+"""Factor on the measured memory, for workspaces of convolutions and fragmentation."""
 
 ASSUMED_FREE = 2 << 30
-"""Bytes taken to be free where the system does not tell."""
+"""Bytes assumed to be free on a system that does not report them."""
 
 
 class PeakMemory(TorchDispatchMode):
-    """Within its block, the bytes of the tensors that live at once, on any device.
+    """Context manager that measures the bytes of the tensors that are alive at once, on any device.
 
     Attributes:
-        peak: The largest number of bytes so far. Tensors from before the block do not count, but for those of which
-            a view is taken.
+        peak: The largest number of bytes so far. Tensors from before the block are not included, except those of
+            which a view is taken.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 def bytes_per_pixel(net: Callable[[Tensor], Tensor], lq: Tensor, side: int = PROBE) -> float:
-    """The memory that ``net`` takes for each input pixel, from a run on zeros.
+    """The memory that ``net`` needs per input pixel, measured on zeros.
 
     Args:
         net: The network.

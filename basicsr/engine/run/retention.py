@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept."""
+"""Deletes old checkpoints and finds the best one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from basicsr.utils.options import OptionError
 def keep_newest(states: Path, models: Path, networks: Iterable[str], current_iter: int, keep: int) -> None:
     """Delete a run's older checkpoints, after a newer one has been written in full.
 
-    A checkpoint's training state goes before its networks, so that no state is ever without them; networks whose
-    state is gone, since the run was killed in between, go the next time. Files of later iterations than the present
-    one, left by a run that was continued from an earlier state, are not touched.
+    A checkpoint's training state is deleted before its networks, so that every state has its networks. If the run is
+    killed in between, the networks are deleted the next time. Files of later iterations, left by a run that was
+    continued from an earlier state, are kept.
 
     Args:
         states: The folder of the training states.
@@ -38,13 +38,13 @@ def keep_newest(states: Path, models: Path, networks: Iterable[str], current_ite
 
 
 class BestKeeper:
-    """Tells when a validation was the best so far by the metric that ``logger.keep_best`` names.
+    """Decides whether a validation is the best so far, by the metric that ``logger.keep_best`` names.
 
     Args:
         opt: The options.
 
     Raises:
-        OptionError: If ``keep_best`` names no validation set or no metric of the run.
+        OptionError: If ``keep_best`` does not name a validation set and a metric of the run.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class BestKeeper:
             )
 
     def improved(self, best_metric_results: dict[str, dict[str, dict[str, Any]]], current_iter: int) -> bool:
-        """Whether the last validation, of this iteration, is the best; of equal ones the latest counts.
+        """Whether the last validation, of this iteration, is the best so far; of equal ones, the latest is.
 
         Args:
             best_metric_results: The recipe's: data set → metric → ``val`` and ``iter``.
