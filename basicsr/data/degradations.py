@@ -37,7 +37,7 @@ class Degradation:
         gray: Probability, for each image, that the noise is the same in all channels.
 
     Raises:
-        ValueError: If one of them is no probability.
+        ValueError: If one of them is not in [0, 1].
     """
 
     def __init__(self, blur: float = 1.0, resize: float = 0.0, noise: float = 0.0, gray: float = 0.0) -> None:

@@ -116,7 +116,7 @@ class PairedImageDataset(Dataset):
         return {"lq": lq, "gt": gt, "lq_path": lq_paths, "gt_path": gt_paths}
 
     def _views(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-        """GT and LQ of a sample, cropped and turned, as stored, and their paths."""
+        """GT and LQ of a sample, cropped and augmented, with values as stored, and their paths."""
         paths = self.paths[index]
         gt = self._storage.read(paths["gt_path"], "gt")
         lq = self._storage.read(paths["lq_path"], "lq")
@@ -124,12 +124,12 @@ class PairedImageDataset(Dataset):
             return _crop_gt_to_lq(gt, lq, self._scale, paths), lq, paths
         gt, lq = paired_random_crop(gt, lq, self.opt["gt_size"], self._scale, paths["gt_path"])
         augmentation = Augmentation.draw(self.opt.get("use_hflip", False), self.opt.get("use_rot", False))
-        # A copy of the crop's rows, then turned: to turn while reading what lies scattered takes half as long again.
+        # Copy the crop first, then augment it: reading scattered rows in another order takes half as long again.
         return augmentation.apply(np.ascontiguousarray(gt)), augmentation.apply(np.ascontiguousarray(lq)), paths
 
 
 def _new_batch(size: int, channels: int, side: int) -> torch.Tensor:
-    """A batch to be filled; a worker's lies in shared memory, so that it need not be copied to get there."""
+    """An empty batch; a worker's is in shared memory, so that it need not be copied there."""
     batch = torch.empty(size, channels, side, side)
     return batch if get_worker_info() is None else batch.share_memory_()
 

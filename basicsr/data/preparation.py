@@ -1,7 +1,7 @@
 """Preparing datasets: sub-images, LR images, meta_info files and LMDBs from folders of images.
 
-Every step uses several processes, shows its progress, and can be restarted: a file appears whole or not at all, and
-what is there already is not made again. Files that cannot be used are left out and listed in the end.
+Every step uses several processes, shows its progress, and can be restarted: files are written atomically, and existing
+ones are kept. Files that cannot be used are skipped and listed at the end.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def create_lmdb(folder: str, lmdb_path: str, compress_level: int = 1, num_worker
 
 
 def _unique_stems(names: list[str], filename_tmpl: str) -> list[str]:
-    """Names without extension and without what the template adds to them."""
+    """Names without their extension and without the text that the template adds."""
     before, _, after = filename_tmpl.partition("{}")
     stems: dict[str, str] = {}
     for name in names:
@@ -239,7 +239,7 @@ def _unique_stems(names: list[str], filename_tmpl: str) -> list[str]:
 
 
 def _prepare_output(folder: str, settings: dict[str, Any]) -> None:
-    """Make an output folder and note how its content is made; refuse one that was made otherwise."""
+    """Create an output folder and record its settings; refuse a folder made with other settings."""
     note = Path(folder, _SETTINGS_FILE)
     if note.is_file():
         made = json.loads(note.read_text(encoding="utf-8"))

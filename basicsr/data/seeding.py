@@ -1,4 +1,4 @@
-"""Random numbers of a sample as a function of what is drawn, not of who draws it."""
+"""Seeds the random numbers of a sample by the sample, so that they do not depend on the worker that reads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 
 class SampleIndex(int):
-    """An index into a dataset that knows when it is drawn; it works wherever an int does, and can be pickled.
+    """An index into a dataset with its epoch and position. It is an int, and can be pickled.
 
     Attributes:
         epoch: The epoch in which the sample is drawn.
@@ -99,7 +99,7 @@ class SeededDataset(Dataset):
     def _preserve_if_shared(
         self, index: int, preserved: Callable[[], AbstractContextManager[None]]
     ) -> AbstractContextManager[None]:
-        """Where generators are seeded that others use: a worker has them to itself, and without seeding they go on."""
+        """Preserve generators that the training uses, too: a worker owns its generators, and may change them."""
         return nullcontext() if get_worker_info() is not None or self._seed_of(index) is None else preserved()
 
     def __getattr__(self, name: str) -> Any:

@@ -92,7 +92,7 @@ def _unwrap_single(items: list[Any]) -> Any:
 
 
 class Augmentation(NamedTuple):
-    """One of the eight symmetries of the square: flips, then a transposition."""
+    """One of the eight combinations of flips and a transposition, applied in this order."""
 
     hflip: bool
     vflip: bool
@@ -100,13 +100,13 @@ class Augmentation(NamedTuple):
 
     @classmethod
     def draw(cls, hflip: bool, rotation: bool) -> Augmentation:
-        """Draw one at random: a horizontal flip, and a vertical flip and a transposition, each with probability 1/2."""
+        """Draw a horizontal flip, a vertical flip and a transposition, each with probability 1/2 if it is enabled."""
         return cls(
             hflip and random.random() < 0.5, rotation and random.random() < 0.5, rotation and random.random() < 0.5
         )
 
     def apply(self, img: np.ndarray) -> np.ndarray:
-        """The image ``(H, W)`` or ``(H, W, C)``, turned; a view."""
+        """The augmented image ``(H, W)`` or ``(H, W, C)``, as a view."""
         img = img[:, ::-1] if self.hflip else img
         img = img[::-1] if self.vflip else img
         return img.swapaxes(0, 1) if self.transpose else img
@@ -119,15 +119,15 @@ def augment(
     flows: np.ndarray | list[np.ndarray] | None = None,
     return_status: bool = False,
 ) -> Any:
-    """Turn images by one of the eight symmetries of the square, the same for all.
+    """Flip and transpose images at random, all in the same way.
 
     Args:
         imgs: One or several images ``(H, W)`` or ``(H, W, C)``; they are not changed.
         hflip: Whether to flip horizontally, with probability 1/2.
         rotation: Whether to flip vertically, and to transpose, each with probability 1/2. With both options all eight
-            symmetries are equally likely.
-        flows: One or several optical flows ``(H, W, 2)`` of (x, y) displacements, turned along.
-        return_status: Whether to return what was done, where there are no flows.
+            combinations are equally likely.
+        flows: One or several optical flows ``(H, W, 2)`` of (x, y) displacements, transformed likewise.
+        return_status: Whether to return what was done, if there are no flows.
 
     Returns:
         The images, a list if there are several; with flows (images, flows); with ``return_status``

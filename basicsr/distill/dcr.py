@@ -38,7 +38,7 @@ def contrast(anchor: Encoding, positive: Encoding, negatives: Encoding, weights:
     """
     total = anchor.levels[0].new_zeros((), dtype=torch.float32)
     for weight, a, p, n in zip(weights, anchor.levels, positive.levels, negatives.levels):
-        # One negative at a time: all differences at once are the step's largest tensors.
+        # One negative at a time: all differences at once would be the step's largest tensors.
         negative_distance = torch.stack([_mean_distance(a - negative, distance) for negative in n.split(len(a))]).sum()
         total = total + weight * _mean_distance(a - p, distance) / (negative_distance + EPSILON)
     return total
@@ -65,11 +65,12 @@ class DCR(KDTerm):
         input_range: What images in [0, 1] are mapped to for the encoder. ``[0,1]`` is what the release does;
             ``[-1,1]`` is what VQGANs are trained on.
         num_neg: Degraded copies; with the input itself there is one negative more.
-        history_source: What the history network follows: the student's average (release) or the student (paper).
-        history_precision: What the history network computes in; layout and compiling are the student's. See
+        history_source: The network that the history network follows: the student's average (release) or the student
+            (paper).
+        history_precision: The history network's precision; memory format and compilation are the student's. See
             :class:`~basicsr.engine.compute.runtime.NetworkRuntime`.
         update_decay: ``history = update_decay · history + (1 − update_decay) · source`` at an update.
-        step: Iterations between updates, for each 100,000 iterations of the training; the last holds on.
+        step: Iterations between updates, for each 100,000 iterations of the training; the last one applies to the end.
         gaussian_blur_prob: See :class:`~basicsr.data.degradations.Degradation`, as the three that follow.
         resize_prob: Probability of a resize.
         gaussian_noise_prob: Probability of noise.
@@ -124,7 +125,7 @@ class DCR(KDTerm):
         if total_iter > STEP_SPAN * len(self.step):
             get_root_logger().warning(
                 f"train.kd_opt.{self.name}.step has {len(self.step)} numbers, one for each {STEP_SPAN:,} iterations, "
-                f"and the run is {total_iter:,} long: its last, {self.step[-1]}, holds on to the end"
+                f"and the run is {total_iter:,} long: its last, {self.step[-1]}, applies to the end"
             )
         shape = networks.require_same_output(self.teacher)
         self._encoder = networks.encoder(self.encoder, self.input_range)
@@ -142,7 +143,7 @@ class DCR(KDTerm):
         self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 
     def train(self, mode: bool = True) -> DCR:
-        """The history network stays in eval mode."""
+        """Set the mode; the history network stays in eval mode."""
         super().train(mode)
         if hasattr(self, "history"):
             self.history.eval()
@@ -158,7 +159,7 @@ class DCR(KDTerm):
 
     @torch.no_grad()
     def as_network(self, ctx: KDContext, key: str, image: Tensor) -> Tensor:
-        """The history network's output; of the pass ``negatives``, followed by those for degraded copies of the image,
+        """The history network's output. The pass ``negatives`` appends those for degraded copies of the image:
         ``((1 + num_neg)·B, C, H, W)``."""
         with ctx.part("history"):
             if key == "negatives":

@@ -1,4 +1,4 @@
-"""All that a distillation term may see of a run: its networks, their shapes, their features."""
+"""What a distillation term sees of a run: its networks, their shapes, their features."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Networks:
     Attributes:
         device: Where the networks are.
         total_iter: The length of the run in iterations.
-        runtime: How the student computes.
+        runtime: The student's runtime.
         frozen: The frozen networks.
     """
 
@@ -71,7 +71,7 @@ class Networks:
     # Which networks there are.
 
     def __getitem__(self, name: str) -> PassNetwork:
-        """``g``, ``g_ema``, the frozen ``network_<name>``, which is built when it is first asked for, or a term.
+        """``g``, ``g_ema``, the frozen ``network_<name>``, which is built on first use, or a term.
 
         Raises:
             ValueError: If there is none of that name.
@@ -88,12 +88,12 @@ class Networks:
         return self.frozen[name]
 
     def find(self, name: str) -> PassNetwork:
-        """As ``[name]``, in an iteration: a network that no term has named before is built without a trace in the
-        random numbers, so that a resumed run draws the same."""
+        """``[name]`` during an iteration. A network that no term has named before is built without drawing from the
+        global random generators, so that a resumed run draws the same numbers."""
         if name in self._own or name in self._terms or name in self.frozen.built:
             return self[name]
         with preserved_rng():
-            torch.manual_seed(zlib.crc32(name.encode()))  # of weights that no file gives: the same in a resumed run
+            torch.manual_seed(zlib.crc32(name.encode()))  # random weights are the same in a resumed run
             network = self[name]
         network.runtime.compile_in_place(network.net)
         return network
@@ -104,12 +104,12 @@ class Networks:
     def add_terms(
         self, networks: Mapping[str, PassNetwork], others: Mapping[str, str], set_up: Callable[[str], None]
     ) -> None:
-        """Make known the terms that are networks.
+        """Add the terms that are networks.
 
         Args:
-            networks: They, by the term's name.
+            networks: The networks by the term's name.
             others: The class of each other term by its name, for messages.
-            set_up: Called with the name of one before its shapes are asked for.
+            set_up: Called with the name of a term before its shapes are used.
 
         Raises:
             ValueError: If a network has that name already.
@@ -131,7 +131,7 @@ class Networks:
         return self["g_ema" if name == "ema" else "g"].net
 
     def copy_of(self, name: SourceName) -> nn.Module:
-        """A copy of the average or of the student, in evaluation mode, without gradients, in the student's layout."""
+        """A copy of the average or of the student, in eval mode, without gradients, in the student's memory format."""
         net = build_network(self._opt["network_g"]).to(self.device).requires_grad_(False).eval()
         net.load_state_dict(self.source(name).state_dict())
         return self.runtime.to_memory_format(net)
@@ -188,7 +188,7 @@ class Networks:
         return per_image_shape(self._probes.at(network, scale).features[path])
 
     def free_probes(self) -> None:
-        """Free what the probes hold."""
+        """Free the results of the trial passes."""
         self._probes.clear()
 
     # Encoders.
@@ -197,13 +197,13 @@ class Networks:
     def encoder(
         self, name: str, input_range: InputRange = "[0,1]", latent: bool = False, layers: Iterable[str] = ()
     ) -> FrozenEncoder:
-        """A frozen network as an encoder of images; equal calls share one encoding of each image.
+        """A frozen network as an encoder of images. Equal calls share one encoding of each image.
 
         Args:
             name: The suffix of its ``network_<name>``.
             input_range: What images in [0, 1] are mapped to for it.
             latent: Whether the latent and the codebook are needed.
-            layers: Layers that must be there.
+            layers: Layers that the encoder must have.
 
         Raises:
             ValueError: If ``network_<name>`` is not defined, is not an encoder, lacks what is needed, cannot take

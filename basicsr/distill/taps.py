@@ -15,7 +15,7 @@ from .module_glob import compile_glob
 
 
 def slice_images(feature: Tensor, start: int, stop: int, total: int, name: str) -> Tensor:
-    """The part of a feature that belongs to some images of the batch it was recorded for.
+    """The rows of a feature that belong to some images of its batch.
 
     Args:
         feature: ``(k·total, …)``: k rows for each image, those of one image together, as windowed tokens have them.
@@ -34,7 +34,7 @@ def slice_images(feature: Tensor, start: int, stop: int, total: int, name: str) 
     if not rows or rows % total:
         raise ValueError(
             f"'{name}' gives {tuple(feature.shape)} for {total} images; its first dimension must be a multiple of "
-            f"them, so that each image's rows can be told"
+            f"them, so that each image's rows are known"
         )
     per_image = rows // total
     return feature[per_image * start : per_image * stop]
@@ -62,10 +62,10 @@ class FeatureTaps:
 
     Args:
         net: The network, without any wrapper.
-        label: How messages call it: ``network_g``.
+        label: Its name in messages: ``network_g``.
 
     Attributes:
-        names: What is tapped: paths of modules, with ``#1`` or ``#key`` for one of several outputs.
+        names: The taps: paths of modules, with ``#1`` or ``#key`` for one of several outputs.
     """
 
     def __init__(self, net: nn.Module, label: str) -> None:
@@ -127,7 +127,7 @@ class FeatureTaps:
         return visit
 
     def _visit(self, recording: _Recording, name: str, own: Tensor) -> Tensor | None:
-        """Record one output; what the network is to continue from, where that is another tensor."""
+        """Record one output. Returns the tensor that replaces it, if any."""
         if name in recording.features:
             raise ValueError(
                 f"{self.label}: '{name}' runs more than once in a forward pass, so its output is ambiguous; tap "
@@ -166,7 +166,7 @@ class FeatureTaps:
         raise ValueError(f"{self.label}: the output of '{path}' is {found}{name}; {advice}")
 
     def _refuse_recomputation(self, path: str, keys: list[str]) -> None:
-        """Activation checkpointing runs a module again in the backward pass, when its replacement has been let go."""
+        """Refuse activation checkpointing of a replaced output: the backward pass would recompute the original."""
         if torch.compiler.is_compiling() or not self._replaced_before or torch._C._current_graph_task_id() == -1:
             return
         if any(_name(path, key) in self._replaced_before for key in keys):
@@ -182,13 +182,13 @@ class FeatureTaps:
         """Inside the block, one forward pass fills the returned dict: name of the tap → output.
 
         Args:
-            watch: Whether to notice features that are changed in place afterwards; from the end of the block on, those
-                are copied when they are recorded. Compiled code does not show such changes: watch before compiling.
-            replace: Name of a tap → what the network is to continue from in place of that output, of the same shape.
-                It is what is recorded there, and gradients flow to it.
+            watch: Whether to detect features that are changed in place afterwards. From the end of the block on, they
+                are copied when recorded. Compiled code does not show such changes: watch before compiling.
+            replace: Name of a tap → the tensor, of the same shape, that replaces that output. It is what is recorded,
+                and gradients flow to it.
 
         Raises:
-            ValueError: If a tensor is to replace what is not tapped, has another shape, or did not run.
+            ValueError: If the output to replace is not tapped, has another shape, or did not run.
         """
         replace = dict(replace or {})
         for name in replace:
@@ -221,7 +221,7 @@ def _parts(output: Any) -> dict[str, Any]:
 
 
 def _replace_output(output: Any, key: str, value: Tensor) -> Any:
-    """A module's output with one of its tensors exchanged; the module's own containers stay as they are."""
+    """A module's output with one of its tensors replaced; the module's own containers are not changed."""
     if isinstance(output, Tensor):
         return value
     if isinstance(output, dict):

@@ -97,8 +97,8 @@ def test_a_group_of_a_single_tensor():
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("names", r"kd_opt.x: optimizers\(\) gives a str; it gives a list of torch.optim's"),
-        ("parameters", r"kd_opt.x: parameter_groups\(\) gives a Parameter; it gives a list of groups, as in"),
+        ("names", r"kd_opt.x: optimizers\(\) returns a str; return a list of torch.optim's"),
+        ("parameters", r"kd_opt.x: parameter_groups\(\) returns a Parameter; return a list of groups, as in"),
     ],
 )
 def test_what_is_not_an_optimiser_or_a_group(way, message):
@@ -124,7 +124,7 @@ class Circular(KDTerm):
 @pytest.mark.parametrize("others", [{"a": "a"}, {"a": "b", "b": "a"}])
 def test_terms_as_networks_in_a_circle(others):
     distillation = distil({name: {"type": "Circular", "other": other} for name, other in others.items()})
-    with pytest.raises(ValueError, match="the network of train.kd_opt.a asks for its own pass 'lq'; .*circle"):
+    with pytest.raises(ValueError, match="the network of train.kd_opt.a requests its own pass 'lq'; .*circle"):
         take_step(distillation, small_batch().lq)
 
 
@@ -169,7 +169,7 @@ class Careless(KDTerm):
     ("where", "message"),
     [
         ("prepare", "train.kd_opt.x: network_nobody is not defined"),
-        ("forward", "train.kd_opt.x: the pass 'never' of network_g was not asked for"),
+        ("forward", "train.kd_opt.x: the pass 'never' of network_g was not requested"),
     ],
 )
 def test_errors_of_an_iteration_name_the_term(where, message):
