@@ -112,7 +112,7 @@ class VGGFeatureExtractor(nn.Module):
                 in_width = width
             elif name.startswith("bn"):
                 self.features.add_module(str(index), nn.BatchNorm2d(width))
-            elif name.startswith("relu"):  # in place, but for the layer before it if that is asked for
+            elif name.startswith("relu"):  # in place, unless the layer before it is an output
                 keep = self.names[index - 1] in layer_name_list
                 self.features.add_module(str(index), nn.ReLU(inplace=not keep))
             elif not remove_pooling:
@@ -126,10 +126,10 @@ class VGGFeatureExtractor(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(requires_grad)
         self.train(requires_grad)
-        if weights != "random" and not self.mean.is_meta:  # a network on the meta device has no weights to set
-            self._load(weights or _default_weights(vgg_type))
+        if weights != "random" and not self.mean.is_meta:  # a network on the meta device has no weights
+            self._load(weights or _default_weights(vgg_type), vgg_type)
 
-    def _load(self, source: str) -> None:
+    def _load(self, source: str, vgg_type: VGGType) -> None:
         try:
             differences = load_weights(self, source, strict=False, param_key=None)
         except FileNotFoundError as error:
@@ -140,10 +140,13 @@ class VGGFeatureExtractor(nn.Module):
         except ValueError as error:
             raise ValueError(f"VGGFeatureExtractor's `weights`: {error}") from error
         if differences:
-            raise ValueError(f"VGGFeatureExtractor's `weights`: {source} does not fit. Keys {'; '.join(differences)}")
+            raise ValueError(
+                f"VGGFeatureExtractor's `weights`: {source} does not fit. Keys {'; '.join(differences)}. Name a "
+                f"file of the vgg_type {vgg_type}, such as {WEIGHTS[vgg_type]}"
+            )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Pass over what torchvision's files hold beyond the layers that were built."""
+        """Ignore the layers in torchvision's files that were not built."""
         for key in list(state_dict):
             found = re.fullmatch(rf"{re.escape(prefix)}(?:classifier\..+|features\.(\d+)\..+)", key)
             if found and (found[1] is None or int(found[1]) >= len(self.names)):
@@ -151,7 +154,7 @@ class VGGFeatureExtractor(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> VGGFeatureExtractor:
-        """As for any module, but when its weights are not trained it stays in eval mode."""
+        """Set the mode; without ``requires_grad`` the network stays in eval mode."""
         return super().train(mode and self.requires_grad)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -181,6 +184,6 @@ class VGGFeatureExtractor(nn.Module):
 
 
 def _default_weights(vgg_type: VGGType) -> str:
-    """Torchvision's weights: the local file where there is one, else the address."""
+    """Torchvision's weights: the local file if there is one, otherwise the URL."""
     local = LOCAL_FOLDER / WEIGHTS[vgg_type]
     return str(local) if local.is_file() else ADDRESS + WEIGHTS[vgg_type]

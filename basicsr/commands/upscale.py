@@ -1,4 +1,4 @@
-"""``basicsr upscale``: a network over a file or a folder of images."""
+"""``basicsr upscale``: run a network on an image or a folder of images."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Upscale what the command line names.
 
     Returns:
-        0; 1 if images failed, each of which is named; 2 if there was nothing that could be started.
+        0; 1 if images failed, each of which is named; 2 if nothing could be started.
     """
     keep_freed_memory()
     try:
@@ -101,7 +101,7 @@ def plan_jobs(source: Path, output: Path, suffix: str = "") -> tuple[list[Job], 
         suffix: What is added to the names.
 
     Returns:
-        The jobs, in sorted order, and the number of files that are no images by their extension.
+        The jobs, in sorted order, and the number of files without the extension of an image.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -148,7 +148,7 @@ def build_restorer(args: argparse.Namespace) -> ImageRestorer:
     """The network that the command line describes, with its weights, on its device.
 
     Raises:
-        OptionError, ValueError, KeyError, OSError: With a sentence that says what is wrong.
+        OptionError, ValueError, KeyError, OSError: With a message for the user.
     """
     if args.opt:
         opt, marks = load_options(args.opt)
@@ -168,8 +168,8 @@ def build_restorer(args: argparse.Namespace) -> ImageRestorer:
         raise ValueError(f"give the network's --weights{'; the option file names none' if args.opt else ''}")
     net = build_network(network)
     param_key = args.param_key or path.get("param_key_g") or "params_ema"
-    for sentence in load_weights(net, weights, path.get("strict_load_g", True), param_key):
-        _say(f"{weights}: keys {sentence}", sys.stderr)
+    for message in load_weights(net, weights, path.get("strict_load_g", True), param_key):
+        _say(f"{weights}: keys {message}", sys.stderr)
     return ImageRestorer(Restorer(net.to(_device(args.device)), _settings(args, opt.get("val"))))
 
 
@@ -194,7 +194,7 @@ def _device(name: str) -> torch.device:
 
 
 def upscale_all(jobs: Iterable[Job], restorer: ImageRestorer) -> list[tuple[Path, str]]:
-    """Do the jobs one after the other, with a progress bar in a terminal.
+    """Run the jobs one after the other, with a progress bar in a terminal.
 
     Returns:
         The images that failed, and why; the others are done.
@@ -213,7 +213,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _say(text: str, stream: Any = None) -> None:
-    """Print, whatever the file names hold and the terminal can show."""
+    """Print text that may hold characters that the terminal cannot show."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

@@ -200,8 +200,8 @@ class BaseModel(ValidationMixin):
         """Load weights; see :func:`basicsr.utils.weights.load_weights`."""
         logger = get_root_logger()
         logger.info(f"Loading {type(self.get_bare_model(net)).__name__} from {load_path} [{param_key}].")
-        for sentence in load_weights(self.get_bare_model(net), load_path, strict, param_key):
-            logger.warning(f"{load_path}: keys {sentence}")
+        for message in load_weights(self.get_bare_model(net), load_path, strict, param_key):
+            logger.warning(f"{load_path}: keys {message}")
 
     def save_training_state(self, epoch: int, current_iter: int | str) -> None:
         """Write ``training_states/<iter>.state``; every rank must call it, since each one's random state is kept.
@@ -298,7 +298,7 @@ class BaseModel(ValidationMixin):
 
 
 def _advance(scheduler: torch.optim.lr_scheduler.LRScheduler, is_first: bool) -> None:
-    """Step a schedule. At its first step PyTorch warns if its optimiser has taken none, which is no mistake here: a
+    """Step a schedule. At its first step PyTorch warns if its optimiser has taken none, which is fine here: a
     term may start later, and a step whose gradients are not finite is skipped."""
     if not is_first:
         scheduler.step()

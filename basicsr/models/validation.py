@@ -1,4 +1,4 @@
-"""The part of a recipe that measures data sets."""
+"""Validation, as a mixin for recipes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from basicsr.utils.logger import get_root_logger
 
 
 class ValidationMixin:
-    """Validation with its log lines, best values and report; :class:`~basicsr.models.base_model.BaseModel` is one.
+    """Adds validation with its log lines, best values and report to a recipe.
 
     Attributes:
         opt: The resolved options.

@@ -1,4 +1,4 @@
-"""Start and query torch.distributed: launchers, rank, world size."""
+"""Starts and queries torch.distributed: launchers, rank, world size."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 JOIN_TIMEOUT = "BASICSR_JOIN_TIMEOUT"
 """Environment variable: seconds that the ranks wait for each other at the start; 300 when unset."""
 
-# A rank that dies is noticed by its closed connections, at once. This bounds a wait for one that is alive but stuck,
-# and must exceed whatever one rank does alone while the others wait: a plug-in's own validation on rank 0, say.
+# A rank that dies is noticed at once by its closed connections. This bounds the wait for a rank that hangs, and must
+# exceed whatever one rank does while the others wait, such as a plug-in's own validation on rank 0.
 _GROUP_TIMEOUT = timedelta(minutes=30)
 
 _roster: Roster | None = None
@@ -36,7 +36,7 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
 
     Raises:
         ValueError: For another launcher.
-        LaunchError: When the launcher's variables are absent or wrong, or not all ranks come within the time set by
+        LaunchError: When the launcher's variables are absent or wrong, or not all ranks join within the time set by
             the environment variable ``BASICSR_JOIN_TIMEOUT``.
     """
     global _roster
@@ -124,7 +124,7 @@ def get_dist_info() -> tuple[int, int]:
 
 
 def master_only(func: F) -> F:
-    """Make a function do nothing, and return None, on every rank but 0."""
+    """Decorator: the function runs on rank 0 only, and returns None on the other ranks."""
 
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Choose among forms of one computation the one that is fastest on this machine.
+"""Chooses the fastest form of a computation on this machine.
 
 Which form is fastest depends on the processor: linear layers as 1×1 convolutions are twice as fast on one and slower on
 another. Forms agree to rounding only, so a choice must not change while a run lasts, nor when it is resumed, nor from
@@ -63,7 +63,7 @@ class Forms:
         Args:
             dtype: Of the tensors that are computed on.
             case: What else the choice depends on, besides the number of threads: sizes, whether gradients are needed.
-            default: The form where nothing is measured.
+            default: The form if nothing is measured.
             make: Builds one computation for each form, to be timed; see :func:`~basicsr.utils.stopwatch.time_each`.
 
         Raises:
@@ -75,7 +75,7 @@ class Forms:
         return self._chosen[key]
 
     def clear(self) -> None:
-        """Forget what has been chosen in this process."""
+        """Clear the choices of this process."""
         self._chosen.clear()
 
     def _choose(self, case: str, default: str, make: Callable[[], dict[str, Callable[[], Any]]]) -> str:
@@ -164,7 +164,7 @@ def _measure_if_writable(folder: Path, make: Callable[[], dict[str, Callable[[],
 
 
 def _write_if_absent(file: Path, record: dict[str, Any]) -> None:
-    """Write a file whole, unless another process has done so meanwhile."""
+    """Write a file atomically, unless another process has written it in the meantime."""
     descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with open(descriptor, "w", encoding="utf-8") as stream:

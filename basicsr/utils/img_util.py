@@ -1,4 +1,4 @@
-"""Image files and the way between NumPy images and tensors.
+"""Reads and writes image files, and converts between NumPy images and tensors.
 
 In files and in NumPy an image is BGR, ``(H, W, C)`` or ``(H, W)``; as a tensor it is RGB, ``(C, H, W)``. Floats lie
 in [0, 1], uint8 in [0, 255].

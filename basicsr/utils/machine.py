@@ -1,4 +1,4 @@
-"""What the machine computes natively, as PyTorch and the operating system tell."""
+"""What the machine computes natively, according to PyTorch and the operating system."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cpu_unit(dtype: torch.dtype) -> str | None:
         dtype: ``torch.bfloat16`` or ``torch.float16``.
 
     Returns:
-        Its name, such as ``AMX`` or ``AVX-512-bf16``; None if there is none, or if that cannot be found out.
+        Its name, such as ``AMX`` or ``AVX-512-bf16``; None if there is none, or if it is not known.
     """
     amx, avx512, arm = {
         torch.bfloat16: ("amx_bf16", "avx512_bf16", "bf16"),

@@ -1,8 +1,7 @@
-"""The roll-call of a distributed run: who takes part is agreed before any collective, and what is wrong is said.
+"""The rendezvous of a distributed run: all ranks join before the first collective, or the run ends with the reason.
 
-Ranks meet in a key-value store. A store may outlive an attempt (torchrun keeps one over restarts), so that nothing
-found in it is believed until its writer has answered: rank 0 calls every rank that has joined by the rank's one-time
-token, and counts it present when that token replies.
+Ranks join through a key-value store. A store may outlive an attempt (torchrun keeps one over restarts), so its entries
+are verified: rank 0 calls every rank that has joined by its one-time token, and the rank is present once it replies.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-_POLL_INTERVAL = 0.05  # seconds between two looks into the store
+_POLL_INTERVAL = 0.05  # seconds between two reads of the store
 
 
 class LaunchError(RuntimeError):
-    """The processes of a run did not come together; the text tells the user what to do."""
+    """The processes of a run could not start together; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Roster:
-    """All processes of the run, in the order of their ranks, and a store that belongs to this attempt alone."""
+    """All processes of the run, in the order of their ranks, and a store for this attempt only."""
 
     store: Any
     members: list[Member]
@@ -59,7 +58,7 @@ def read_rank_env(env: Mapping[str, str]) -> tuple[int, int, int]:
     """``RANK``, ``WORLD_SIZE`` and ``MASTER_PORT``.
 
     Raises:
-        LaunchError: If one is no number, or they contradict each other.
+        LaunchError: If one is not a number, or they contradict each other.
     """
     values = []
     for key in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
@@ -80,13 +79,13 @@ def assemble(rank: int, world: int, address: str, port: int, timeout: float) -> 
     Args:
         rank: This process's rank.
         world: Number of ranks.
-        address: Where rank 0, or its launcher, keeps the store.
+        address: The host of the store: that of rank 0, or of its launcher.
         port: Its port.
         timeout: Seconds to wait.
 
     Raises:
-        LaunchError: If the store cannot be made or reached; if ranks are missing, have another ``WORLD_SIZE`` or are
-            taken twice. Every rank that was there gets the same sentence.
+        LaunchError: If the store cannot be created or reached; if ranks are missing, have another ``WORLD_SIZE`` or
+            occur twice. Every rank that joined gets the same message.
     """
     from torch.distributed import PrefixStore
 
@@ -150,8 +149,8 @@ def _lead_assembly(store: Any, me: Member, session: str, timeout: float) -> list
                 session,
                 f"WORLD_SIZE={me.world_size}, but rank {', '.join(missing)} did not join within {timeout:.0f} s; "
                 f"present: {', '.join(str(present[rank]) for rank in sorted(present))}. Either WORLD_SIZE (torchrun: "
-                f"--nnodes × --nproc_per_node) is wrong, or a process did not start or cannot reach rank 0; its "
-                f"output tells.",
+                f"--nnodes × --nproc_per_node) is wrong, or a process did not start or cannot reach rank 0; see its "
+                f"output.",
             )
         time.sleep(_POLL_INTERVAL)
     members = [present[rank] for rank in range(me.world_size)]
@@ -159,10 +158,10 @@ def _lead_assembly(store: Any, me: Member, session: str, timeout: float) -> list
     return members
 
 
-def _abort(store: Any, session: str, sentence: str) -> None:
-    store.set(f"go/{session}", json.dumps({"error": sentence}))
-    time.sleep(20 * _POLL_INTERVAL)  # the store may end with this process; let the others read
-    raise LaunchError(sentence)
+def _abort(store: Any, session: str, message: str) -> None:
+    store.set(f"go/{session}", json.dumps({"error": message}))
+    time.sleep(20 * _POLL_INTERVAL)  # the store may end with this process; let the others read it first
+    raise LaunchError(message)
 
 
 def _join_assembly(store: Any, me: Member, token: str, timeout: float, place: str) -> tuple[str, list[Member]]:
@@ -177,7 +176,7 @@ def _join_assembly(store: Any, me: Member, token: str, timeout: float, place: st
                 other = Member(**entry["member"])
                 raise LaunchError(f"two processes have RANK={me.rank}: this one ({me}) and {other}")
             called = _read(store, f"call/{token}")
-            if called != session:  # rank 0 is there, and will say within its own time how it ends
+            if called != session:  # rank 0 has joined, and reports the outcome within its own timeout
                 session, deadline = called, time.monotonic() + timeout + 100 * _POLL_INTERVAL
             if session is not None:
                 store.set(f"ack/{session}/{token}", "")
