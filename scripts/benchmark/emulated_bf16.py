@@ -1,4 +1,4 @@
-"""Time of a forward pass of the students in bf16 against fp32, on a CPU, and what `precision: auto` takes there.
+"""Time of a forward pass of the students in bf16 against fp32, on a CPU, and the choice of `precision: auto` there.
 
     python scripts/benchmark/emulated_bf16.py [--threads 1] [--repeats 3] [--cpu-time]
 

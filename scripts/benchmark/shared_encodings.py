@@ -1,12 +1,12 @@
-"""What it saves that a perceptual loss and distillation terms share one VGG: time and memory of a step, either way.
+"""Time and memory of a step in which a perceptual loss and distillation terms share one VGG, and in which they do not.
 
     python scripts/benchmark/shared_encodings.py [--batch 2] [--threads 2] [--rounds 3] [--repeats 3] [--device cpu]
 
 The step is that of a small EDSR ×4 with a pixel loss, a perceptual loss and DCR, both over relu1_1 … relu5_1 of VGG19
 (random weights, the same in both variants). Apart: the perceptual loss has a VGG of its own, and each image is encoded
 once for it and once for DCR. Shared: ``perceptual_opt: {encoder: vgg}``. The losses are printed so that they can be
-compared. Each measurement is a process of its own, and the two take turns; times are medians of all steps but each
-process's first.
+compared. Each measurement runs in a separate process, and the two take turns; times are medians without
+each process's first step.
 """
 
 from __future__ import annotations
