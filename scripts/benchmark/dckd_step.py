@@ -173,9 +173,9 @@ def main() -> None:
         ratios = "".join(f" {seconds[base] / seconds[name]:.2f}× |" for base in bases)
         parts = [part for run in runs for part in run["parts"]]
         medians = {key: statistics.median(p[key] for p in parts) for key in (parts[0] if parts else {})}
-        parts = ", ".join(f"{key} {value:.2f}" for key, value in medians.items() if value > 0.005)
+        shown = ", ".join(f"{key} {value:.2f}" for key, value in medians.items() if value > 0.005)
         gib = statistics.median(run["gib"] for run in runs)
-        print(f"| {name} | {seconds[name]:.2f} |{ratios} {gib:.2f} | {parts or '–'} |")
+        print(f"| {name} | {seconds[name]:.2f} |{ratios} {gib:.2f} | {shown or '–'} |")
     print(f"\n| loss of the first step | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")
     for loss in results[names[0]][0]["losses"]:
         print(f"| {loss} | " + " | ".join(f"{results[name][0]['losses'][loss]:.6f}" for name in names) + " |")

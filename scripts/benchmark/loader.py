@@ -3,8 +3,8 @@
     python scripts/benchmark/loader.py [--reference FOLDER] [--seconds 3] [--rounds 3] [--cpu-time]
 
 The images are photographs bundled with scikit-image, cut into 480×480 sub-images, and their ×2 LR; a patch is a GT crop
-of 96×96, randomly flipped, and its LR crop, as float32 in batches of 16. ``--reference`` names a folder that holds the package
-`basicsr` of PyPI (1.4.2), whose loader is then measured beside ours on the same files, with the same crops and
+of 96×96, randomly flipped, and its LR crop, as float32 in batches of 16. ``--reference`` names a folder that holds the
+package `basicsr` of PyPI (1.4.2), whose loader is then measured beside ours on the same files, with the same crops and
 batches, in a separate process; torchvision, which it imports without using it here, is replaced by an empty stand-in.
 
 Loaders take turns in each round, so that whatever else the machine does affects all of them alike; an entry is the
