@@ -1,4 +1,4 @@
-"""Distillation as a part that any recipe holds: the frozen networks, the terms, and what they train and keep."""
+"""The distillation of a run, which any recipe holds: frozen networks, terms, and what they train and save."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from .wiring import wiring_report
 class Distillation:
     """The terms of ``train.kd_opt`` and the frozen networks that they use. Without terms it does nothing.
 
-    In each iteration, or in each part of a divided batch: :meth:`context`, then a call; after the student's step
-    :meth:`train_own`, and at the end of the iteration :meth:`after_step`.
+    Call :meth:`context`, then the object, for each part of the batch; :meth:`train_own` after the student's step; and
+    :meth:`after_step` at the end of the iteration.
 
     Args:
         opt: The options of the run.
@@ -39,12 +39,12 @@ class Distillation:
         average: Its moving average, or None.
         trained: The suffixes of the networks that the recipe trains.
         device: Where the networks are.
-        timer: Takes the time of the parts of a step.
+        timer: Measures the parts of a step.
 
     Attributes:
         terms: The terms by their name in ``train.kd_opt``.
         networks: What the terms see of the run.
-        used: Whether an iteration has been distilled.
+        used: Whether :meth:`context` has been called.
 
     Raises:
         ValueError: If a term cannot be used; the message names it and says why.
@@ -80,7 +80,7 @@ class Distillation:
         TermSetup(self.terms, self.networks, self._own).run(sections)
 
     def start(self) -> None:
-        """End the preparation, when all that uses the frozen networks is built: compile them, log the wiring."""
+        """Compile the frozen networks and log what each term compares. Call it when terms and losses are built."""
         self.networks.free_probes()
         frozen = self.networks.frozen.built
         if any(term.schedule.log_grad for term in self.terms.values()):
@@ -120,20 +120,20 @@ class Distillation:
     # One iteration.
 
     def context(self, iteration: int, batch: Batch, run_student: Callable[[], Tensor]) -> KDContext:
-        """Run the student, its features recorded, and let the terms announce what they need.
+        """Run the student, record its features, and let the terms request passes and encodings.
 
         Args:
             iteration: From 1.
             batch: The batch, or a part of it.
-            run_student: Gives the student's output for ``batch["lq"]``.
+            run_student: Returns the student's output for ``batch["lq"]``.
 
         Raises:
             ValueError: If an earlier iteration was not ended by :meth:`after_step`.
         """
         if self.terms and self._unfinished not in (None, iteration):
             raise ValueError(
-                f"train.kd_opt: iteration {self._unfinished} was distilled but not ended: an optimize_parameters of "
-                f"one's own calls self.distillation.train_own(iteration) after the step of optim_g, and "
+                f"train.kd_opt: iteration {self._unfinished} was distilled but not ended: your own optimize_parameters "
+                f"must call self.distillation.train_own(iteration) after the step of optim_g, and "
                 f"self.distillation.after_step(iteration) at the end"
             )
         self.used, self._unfinished = True, iteration
@@ -148,14 +148,14 @@ class Distillation:
         return {name: term for name, term in self.terms.items() if term.schedule.weight(iteration) != 0}
 
     def __call__(self, ctx: KDContext, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted terms of a batch by the name that they are logged under.
+        """The weighted terms of a batch, by their names in the log.
 
         Args:
             ctx: From :meth:`context`.
-            losses: The supervised losses, which the terms' gradients are compared with on request.
+            losses: The supervised losses, with which ``log_grad`` compares the terms' gradients.
 
         Raises:
-            ValueError: If a term gives anything but scalars, or a name that another loss has.
+            ValueError: If a term returns anything but scalars, or a name that another loss has.
         """
         active = self._active(ctx.iteration)
         supervised = sum(losses.values()) if losses else None
@@ -181,20 +181,20 @@ class Distillation:
         return weighted
 
     def require_term_losses(self, losses: Mapping[str, Tensor]) -> None:
-        """Refuse losses in which one of the recipe's own has taken the place of a term's with the same name.
+        """Require that no loss of the recipe has replaced a term's of the same name.
 
         Raises:
-            ValueError: If so.
+            ValueError: If one has.
         """
         lost = [label for label, value in self._returned.items() if losses.get(label) is not value()]
         if lost:
             raise ValueError(
-                f"train.kd_opt: the recipe's own loss {', '.join(lost)} takes the place of a term's; rename the term"
+                f"train.kd_opt: the recipe's own loss {', '.join(lost)} replaces a term's; rename the term"
             )
 
     @staticmethod
     def _parts(name: str, value: Any, alone: str = "") -> dict[str, Tensor]:
-        """What a term gave, by the name in the log."""
+        """What a term returned, by the names in the log."""
         parts = value if isinstance(value, dict) else {alone: value}
         for part in parts.values():
             if not (isinstance(part, Tensor) and part.numel() == 1):
@@ -203,14 +203,14 @@ class Distillation:
         return {f"l_{name}_{label}".rstrip("_"): part for label, part in parts.items()}
 
     def train_own(self, iteration: int, others: Collection[str] = ()) -> dict[str, Tensor]:
-        """Train what the terms' own optimisers hold, on the passes of this iteration.
+        """Take the steps of the terms' own optimisers, on the passes of this iteration.
 
         Args:
             iteration: The iteration.
             others: The names of the iteration's other losses.
 
         Returns:
-            Their losses by the name that they are logged under.
+            Their losses by their names in the log.
 
         Raises:
             ValueError: If one has the name of another loss.
@@ -225,7 +225,7 @@ class Distillation:
         return losses
 
     def after_step(self, iteration: int) -> None:
-        """Let every term do what follows the student's update and its average's, active or not."""
+        """Call every term's :meth:`~basicsr.distill.term.KDTerm.after_step`, active or not."""
         for term in self.terms.values():
             term.after_step(self.networks, iteration)
         # Such as a discriminator's batch statistics, which each rank takes from its own part of the batch.
@@ -233,14 +233,14 @@ class Distillation:
         self._unfinished = None
 
     def pop_logs(self) -> dict[str, Any]:
-        """What is only looked at, of the last iteration: the last part's, of a divided batch."""
+        """The values that terms logged in the last iteration; of a divided batch, those of the last part."""
         logs, self._logs = self._logs, {}
         return logs
 
     # Files.
 
     def state(self) -> dict[str, Any]:
-        """What the training state keeps of the terms. Their optimisers are kept with the recipe's."""
+        """The terms' state for the training state. Their optimisers are saved with the recipe's."""
         return {name: term.state_dict() for name, term in self.terms.items()}
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""A network that is used and never trained: a teacher or an encoder."""
+"""A network that is not trained: a teacher or an encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .taps import FeatureTaps
 
 
 class FrozenNetwork(nn.Module, PassNetwork):
-    """Holds a network in eval mode with no parameter that requires a gradient, whatever is done to its surroundings.
+    """Keeps a network in eval mode, with parameters that require no gradients.
 
     Args:
         net: The network, on its device.
@@ -59,7 +59,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         return self
 
     def forward(self, x: Tensor, **inputs: Any) -> Tensor:
-        """Run the network on images in the student's range; gradients flow to ``x`` unless the caller forbids them.
+        """Run the network on images in the student's range. Gradients flow to ``x`` unless the caller disables them.
 
         Args:
             x: ``(B, C, h, w)``.

@@ -1,4 +1,4 @@
-"""The frozen networks of a run, each built when it is first asked for."""
+"""The frozen networks of a run, each built on first use."""
 
 from __future__ import annotations
 

@@ -122,12 +122,12 @@ class SRModel(BaseModel):
         self.setup_schedulers()
 
     def _no_distillation(self) -> Distillation:
-        """What takes the place of the terms where a plug-in's own ``init_training_settings`` has not built them."""
+        """A distillation without terms, for a plug-in whose own ``init_training_settings`` does not build it."""
         require_no_terms(type(self).__name__, self.opt["train"])
         return self.make_distillation()
 
     def _use_plugin_losses(self) -> None:
-        """Take over the losses that a plug-in, written for BasicSR, has set as ``cri_pix`` and ``cri_perceptual``."""
+        """Use the losses that a plug-in, written for BasicSR, has set as ``cri_pix`` and ``cri_perceptual``."""
         self.supervised.replace("pix", getattr(self, "cri_pix", None))
         self.supervised.replace("percep", getattr(self, "cri_perceptual", None))
 

@@ -227,7 +227,7 @@ def test_a_loss_of_the_recipe_s_own_may_not_take_a_term_s_place():
     distillation = distil({"kd": {"type": "LogitsKD"}})
     _, losses = take_step(distillation, small_batch().lq)
     distillation.require_term_losses(losses | {"l_own": torch.tensor(1.0)})
-    with pytest.raises(ValueError, match="the recipe's own loss l_kd takes the place of a term's; rename the term"):
+    with pytest.raises(ValueError, match="the recipe's own loss l_kd replaces a term's; rename the term"):
         distillation.require_term_losses(losses | {"l_kd": torch.tensor(1.0)})
 
 
