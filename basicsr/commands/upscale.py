@@ -72,20 +72,20 @@ def run(args: argparse.Namespace) -> int:
         jobs, ignored = plan_jobs(Path(args.input), Path(args.output), args.suffix)
         restorer = build_restorer(args)
     except (OptionError, ValueError, KeyError, OSError) as error:
-        _say(f"error: {error.args[0] if isinstance(error, KeyError) else error}", sys.stderr)
+        _print_safely(f"error: {error.args[0] if isinstance(error, KeyError) else error}", sys.stderr)
         return 2
     if ignored:
-        _say(f"{_count(ignored, 'file')} in {args.input} left out: not an image by the name's ending.")
+        _print_safely(f"{_count(ignored, 'file')} in {args.input} left out: not an image by the name's ending.")
     present = [] if args.overwrite else [job for job in jobs if job.target.exists()]
     if present:
-        _say(f"{_count(len(present), 'image')} left out: the result exists (--overwrite replaces it).")
+        _print_safely(f"{_count(len(present), 'image')} left out: the result exists (--overwrite replaces it).")
     failures = upscale_all([job for job in jobs if job not in present], restorer)
     done = len(jobs) - len(present) - len(failures)
-    _say(f"{done} of {_count(len(jobs), 'image')} upscaled by {restorer.scale:g} into {args.output}.")
+    _print_safely(f"{done} of {_count(len(jobs), 'image')} upscaled by {restorer.scale:g} into {args.output}.")
     if failures:
-        _say(f"{_count(len(failures), 'image')} failed:", sys.stderr)
+        _print_safely(f"{_count(len(failures), 'image')} failed:", sys.stderr)
         for source, reason in failures:
-            _say(f"  {source}: {reason}", sys.stderr)
+            _print_safely(f"  {source}: {reason}", sys.stderr)
     return 1 if failures else 0
 
 
@@ -169,7 +169,7 @@ def build_restorer(args: argparse.Namespace) -> ImageRestorer:
     net = build_network(network)
     param_key = args.param_key or path.get("param_key_g") or "params_ema"
     for message in load_weights(net, weights, path.get("strict_load_g", True), param_key):
-        _say(f"{weights}: keys {message}", sys.stderr)
+        _print_safely(f"{weights}: keys {message}", sys.stderr)
     return ImageRestorer(Restorer(net.to(_device(args.device)), _settings(args, opt.get("val"))))
 
 
@@ -212,7 +212,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _say(text: str, stream: Any = None) -> None:
+def _print_safely(text: str, stream: Any = None) -> None:
     """Print text that may hold characters that the terminal cannot show."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
