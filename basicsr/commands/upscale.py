@@ -18,7 +18,7 @@ from basicsr.archs import build_network
 from basicsr.data.data_util import IMAGE_EXTENSIONS
 from basicsr.engine.restore.image_restorer import ImageRestorer, read_image
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.misc import scandir
 from basicsr.utils.option_files import import_modules, load_options
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; 1 if images failed, each of which is named; 2 if nothing could be started.
     """
-    keep_freed_memory()
+    disable_malloc_trim()
     try:
         jobs, ignored = plan_jobs(Path(args.input), Path(args.output), args.suffix)
         restorer = build_restorer(args)

@@ -8,7 +8,7 @@ USER_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 SPIN_COUNT = "1000"  # what libgomp itself takes where a program has more threads than the machine has cores
 
 
-def poll_briefly() -> None:
+def limit_spinning() -> None:
     """Make libgomp's threads poll only briefly while they wait for each other, and then sleep.
 
     Where cores are shared with another job, or with a loader's workers, a thread that polls for long keeps the core

@@ -30,7 +30,7 @@ from _reference import load_reference
 from basicsr.archs import vqgan_blocks
 from basicsr.distill.augmentation import InvertibleAugmentation
 from basicsr.distill.dcr import EPSILON
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.models import build_model
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options import load_options
@@ -40,7 +40,7 @@ RELEASE = "as released: straightforward, basicsr 1.4.2's SwinIR, fp32"
 VARIANTS = {
     RELEASE: {"order": "straightforward"},
     "straightforward, our networks, fp32": {"order": "straightforward"},
-    "ours, fp32, freed memory given back": {"keep_freed_memory": False},
+    "ours, fp32, freed memory given back": {"disable_malloc_trim": False},
     "ours, fp32": {},
     "ours, history in bf16 (our files)": {"history": "bf16"},
     "ours, all frozen networks in bf16": {"t": "bf16", "history": "bf16", "vqgan": "bf16"},
@@ -116,8 +116,8 @@ def measure(variant: dict, arguments: argparse.Namespace) -> dict:
     torch.set_num_threads(arguments.threads)
     get_root_logger().setLevel("ERROR")
     is_ours = "order" not in variant
-    if is_ours and variant.get("keep_freed_memory", True):
-        keep_freed_memory()  # as train.py does
+    if is_ours and variant.get("disable_malloc_trim", True):
+        disable_malloc_trim()  # as train.py does
     model = make_model(variant, arguments.device, arguments.compile and is_ours)
     if arguments.only == RELEASE:
         put_reference_networks_in(model, arguments.reference)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, w
 import torch
 
 from basicsr.archs.vgg_arch import VGGFeatureExtractor
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.models import build_model
 from basicsr.utils.logger import get_root_logger
 
@@ -70,7 +70,7 @@ def measure(shared: bool, arguments: argparse.Namespace) -> dict:
     """Times of steps; of the first, the losses and how many images VGG has encoded; this process's peak memory."""
     torch.set_num_threads(arguments.threads)
     get_root_logger().setLevel("ERROR")
-    keep_freed_memory()
+    disable_malloc_trim()
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(3)
         file = f"{folder}/vgg19.pth"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from basicsr.utils.openmp import SPIN_COUNT, USER_SETTINGS, poll_briefly
+from basicsr.utils.openmp import SPIN_COUNT, USER_SETTINGS, limit_spinning
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,14 +18,14 @@ def _environment(monkeypatch):
 
 
 def test_threads_poll_briefly():
-    poll_briefly()
+    limit_spinning()
     assert os.environ["GOMP_SPINCOUNT"] == SPIN_COUNT
 
 
 @pytest.mark.parametrize("name", USER_SETTINGS)
 def test_the_users_own_setting_holds(name, monkeypatch):
     monkeypatch.setenv(name, "1")
-    poll_briefly()
+    limit_spinning()
     assert {key: os.environ.get(key) for key in USER_SETTINGS} == {**dict.fromkeys(USER_SETTINGS), name: "1"}
 
 

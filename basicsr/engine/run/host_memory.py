@@ -11,7 +11,7 @@ _ONE_GIB = 2**30
 _INT_MAX = 2**31 - 1  # mallopt takes an int
 
 
-def keep_freed_memory() -> None:
+def disable_malloc_trim() -> None:
     """Make the C library keep the buffers that PyTorch frees on the host, and reuse them.
 
     By default glibc returns every freed buffer of 32 MiB or more to the system at once, and each large activation of

@@ -8,13 +8,13 @@ import pytest
 
 PROGRAM = """
 import sys, torch
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 
 def resident():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
 
 if sys.argv[1] == "keep":
-    keep_freed_memory()
+    disable_malloc_trim()
 buffer = torch.ones(2**26)  # 256 MiB
 full = resident()
 del buffer
