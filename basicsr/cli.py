@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import basicsr
-from basicsr.utils.openmp import poll_briefly
+from basicsr.utils.openmp import limit_spinning
 
 COMMANDS = {
     "doctor": ("doctor", "show versions, devices, optional extras, and what fails to import"),
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 where something is wrong.
     """
-    poll_briefly()
+    limit_spinning()
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(argv).parse_args(argv)
     try:

@@ -6,10 +6,10 @@ from pathlib import Path
 if not __package__:  # run as a file: this checkout comes before any other basicsr that may be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr.utils.openmp import poll_briefly
+from basicsr.utils.openmp import limit_spinning
 
 if "torch" not in sys.modules:
-    poll_briefly()
+    limit_spinning()
 
 from os import path as osp
 from typing import Any
@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.engine.evaluate.report import markdown_table
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.engine.run.launch import launch
-from basicsr.engine.run.peers import ending_together
+from basicsr.engine.run.peers import coordinated_exit
 from basicsr.models import build_model
 from basicsr.utils.logger import get_env_info, get_root_logger
 from basicsr.utils.misc import get_time_str, make_exp_dirs
@@ -56,9 +56,9 @@ def test_pipeline(root_path: str) -> None:
     Args:
         root_path: The folder below which ``results`` lies.
     """
-    keep_freed_memory()
+    disable_malloc_trim()
     opt, args = parse_options(root_path, is_train=False)
-    with ending_together():
+    with coordinated_exit():
         prepare_run(opt, args)
         loaders = create_test_dataloaders(opt)
         model = build_model(opt)

@@ -6,10 +6,10 @@ from pathlib import Path
 if not __package__:  # run as a file: this checkout comes before any other basicsr that may be installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr.utils.openmp import poll_briefly
+from basicsr.utils.openmp import limit_spinning
 
 if "torch" not in sys.modules:
-    poll_briefly()
+    limit_spinning()
 
 import math
 import os
@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader
 
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.stream import TrainingStream, build_streams
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.engine.run.launch import launch
 from basicsr.engine.run.loop import TrainingLoop
-from basicsr.engine.run.peers import ending_together
+from basicsr.engine.run.peers import coordinated_exit
 from basicsr.engine.run.resume import find_resume_state
 from basicsr.engine.run.retention import BestKeeper
 from basicsr.engine.run.signals import StopSignals
@@ -134,7 +134,15 @@ def train(opt: dict, args: Any, best: BestKeeper) -> None:
         logger.info(f"Resuming training from epoch: {resume_state['epoch']}, iter: {resume_state['iter']}.")
     try:
         with StopSignals() as signals:
-            loop = TrainingLoop(opt, model, streams, val_loaders, tb_logger, best, signals)
+            loop = TrainingLoop(
+                opt,
+                model,
+                streams=streams,
+                val_loaders=val_loaders,
+                tb_logger=tb_logger,
+                best=best,
+                signals=signals,
+            )
             if resume_state:
                 loop.resume(resume_state)
             loop.run()
@@ -152,11 +160,11 @@ def train_pipeline(root_path: str) -> None:
     Raises:
         SystemExit: With code 75 when SIGTERM or SIGINT stopped the run and it was saved; see docs/resume.md.
     """
-    keep_freed_memory()
+    disable_malloc_trim()
     opt, args = parse_options(root_path, is_train=True)
     opt["root_path"] = root_path
     best = BestKeeper(opt)  # refuses a wrong logger.keep_best before anything is made
-    with ending_together():
+    with coordinated_exit():
         train(opt, args, best)
 
 

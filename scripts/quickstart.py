@@ -71,7 +71,7 @@ def run(script: str, option_file: str) -> None:
     """Run one of the package's commands as a user would, its log on the screen."""
     command = [sys.executable, f"basicsr/{script}.py", "-opt", f"options/quickstart/{option_file}.yml"]
     print(f"\n$ python {' '.join(command[1:])}", flush=True)
-    # Networks this small are no faster on several threads, and much slower when these have to share the cores.
+    # Such small networks are not faster on several threads, and much slower if the threads share cores.
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -114,7 +114,7 @@ def cost(network_g: str) -> dict:
 
 @torch.no_grad()
 def _milliseconds(net: torch.nn.Module, image: torch.Tensor) -> float:
-    """Median time of a forward pass, after two to warm up."""
+    """Median time of a forward pass, after two warm-up passes."""
     durations = []
     for _ in range(9):
         start = time.perf_counter()

@@ -1,7 +1,6 @@
 """Networks: one published architecture per ``*_arch.py``, with its state-dict keys exactly as published.
 
-A file is imported when its network is first asked for, so that a network with a missing optional dependency breaks
-nobody else.
+A file is imported on first use of its network, so that a missing optional dependency affects that network only.
 """
 
 from __future__ import annotations

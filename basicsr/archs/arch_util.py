@@ -177,7 +177,7 @@ def pixel_unshuffle(x: Tensor, scale: int) -> Tensor:
     """(B, C, H, W) to (B, C·scale², H/scale, W/scale), the inverse of a pixel shuffle.
 
     Raises:
-        ValueError: If the height or the width is no multiple of the scale.
+        ValueError: If the height or the width is not a multiple of the scale.
     """
     height, width = x.shape[-2:]
     if height % scale or width % scale:
@@ -195,10 +195,9 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def pad_to_size(x: Tensor, height: int, width: int) -> Tensor:
-    """Reflect-pad (B, C, H, W) at the bottom and right to ``height × width``, which is no smaller.
+    """Reflect-pad (B, C, H, W) at the bottom and right to ``height × width``, which must be at least as large.
 
-    A side too short for one reflection is reflected again and again, as ``numpy.pad`` does; a side of one pixel is
-    repeated.
+    A side too short for one reflection is reflected repeatedly, as by ``numpy.pad``. A side of one pixel is repeated.
     """
     while x.shape[-2] < height or x.shape[-1] < width:
         own_height, own_width = x.shape[-2:]

@@ -28,7 +28,7 @@ MASKED = -100.0  # the published constant: exp(−100) vanishes beside exp(0) in
 
 
 def relative_position_index(window_size: int) -> Tensor:
-    """For each pair of tokens of a window, the row of the bias table that holds their offset.
+    """For each pair of tokens of a window, the row of the bias table for their offset.
 
     Returns:
         (N, N) int64 with N = window_size², entries in [0, (2·window_size − 1)²).
@@ -59,7 +59,7 @@ def relative_position_bias(table: Tensor, index: Tensor) -> Tensor:
 def shift_mask(
     height: int, width: int, window_size: int, shift_size: int, device: torch.device | None = None
 ) -> Tensor:
-    """The mask that separates, in a cyclically shifted image, what the shift has brought together.
+    """The mask that separates tokens that only the cyclic shift has made neighbours.
 
     Args:
         height: Height of the image in tokens, a multiple of ``window_size``.

@@ -1,4 +1,4 @@
-"""The memory layout of the images that trained convolutions read, where it follows from nothing else."""
+"""Chooses the memory layout of images that trained convolutions read."""
 
 from __future__ import annotations
 

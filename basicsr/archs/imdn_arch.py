@@ -77,7 +77,7 @@ class IMDN(nn.Module):
         upscale: Any integer factor: one sub-pixel convolution.
 
     Raises:
-        ValueError: If ``num_feat`` is no multiple of 16.
+        ValueError: If ``num_feat`` is not a multiple of 16.
     """
 
     def __init__(

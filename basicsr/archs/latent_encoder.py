@@ -1,4 +1,4 @@
-"""What an encoder with a codebook offers to distillation."""
+"""The interface of encoders with a codebook, for distillation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class LatentEncoder(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
-        """Feature maps of an image ``(B, C, H, W)``, shallow to deep; what follows the last of them is not run."""
+        """Feature maps of an image ``(B, C, H, W)``, shallow to deep; blocks after the last of them do not run."""
 
     @abstractmethod
     def latent_from_features(self, features: Sequence[Tensor]) -> Tensor:
-        """The latent ``(B, D, h, w)``, continued from the feature maps."""
+        """The latent ``(B, D, h, w)``, computed from the feature maps."""

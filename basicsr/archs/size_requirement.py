@@ -1,4 +1,4 @@
-"""Which input sizes a network accepts, declared by the network and obeyed by whoever runs it."""
+"""The input sizes that a network accepts, as the network declares them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import nn
 class SizeRequirement:
     """The input sizes that a network accepts.
 
-    A network declares it as its attribute ``size_requirement``; one without accepts every size. Validation and
-    ``basicsr upscale`` pad images until they meet it, and cut tiles that do.
+    A network declares it in its attribute ``size_requirement``. A network without one accepts every size. Validation
+    and ``basicsr upscale`` pad images, and choose tiles, accordingly.
 
     Attributes:
-        multiple_of: Both sides are multiples of it, in pixels. A network that pads inside declares it all the same
-            when its computation has such a grid, so that tiles start on the grid.
+        multiple_of: Both sides are multiples of it, in pixels. A network that pads internally declares it, too,
+            if its computation has such a grid, so that tiles start on the grid.
         minimum: Both sides have at least this many pixels.
         square: Both sides are equal.
 
@@ -48,7 +48,7 @@ def size_requirement_of(net: nn.Module) -> SizeRequirement:
     """What a network declares; no requirement where it declares nothing.
 
     Raises:
-        ValueError: If its ``size_requirement`` is something else than a :class:`SizeRequirement`.
+        ValueError: If its ``size_requirement`` is not a :class:`SizeRequirement`.
     """
     requirement = getattr(net, "size_requirement", SizeRequirement())
     if not isinstance(requirement, SizeRequirement):

@@ -206,14 +206,14 @@ class SwinIR(nn.Module):
                     self.img_size,
                     heads,
                     self.window_size,
-                    self.shift_size if index % 2 else 0,
-                    mlp_ratio,
-                    qkv_bias,
-                    qk_scale,
-                    drop_rate,
-                    attn_drop_rate,
-                    next(drop_paths),
-                    norm_layer,
+                    shift_size=self.shift_size if index % 2 else 0,
+                    mlp_ratio=mlp_ratio,
+                    qkv_bias=qkv_bias,
+                    qk_scale=qk_scale,
+                    drop=drop_rate,
+                    attn_drop=attn_drop_rate,
+                    drop_path=next(drop_paths),
+                    norm_layer=norm_layer,
                 )
                 for index in range(depth)
             ]

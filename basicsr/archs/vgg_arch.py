@@ -13,8 +13,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from basicsr.utils.download_util import local_path
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.weights import load_weights
 
 from .size_requirement import SizeRequirement
 
@@ -67,8 +67,8 @@ class VGGFeatureExtractor(nn.Module):
         requires_grad: Whether its weights are to be trained. Otherwise it stays in eval mode.
         remove_pooling: Leave the pooling layers out.
         pooling_stride: Stride of the pooling layers.
-        weights: A file in torchvision's layout, or its URL; ``random`` for none. When absent it is torchvision's own:
-            from ``experiments/pretrained_models`` if it lies there, else downloaded.
+        weights: A file in torchvision's layout, or its URL; ``random`` to load none. When absent, torchvision's own
+            file is used: from ``experiments/pretrained_models`` if it is there, else downloaded.
 
     Raises:
         ValueError: If a layer does not exist, or the file does not fit.
@@ -113,7 +113,7 @@ class VGGFeatureExtractor(nn.Module):
                 in_width = width
             elif name.startswith("bn"):
                 self.features.add_module(str(index), nn.BatchNorm2d(width))
-            elif name.startswith("relu"):  # in place, but for the layer before it if that is asked for
+            elif name.startswith("relu"):  # in place, unless the layer before it is an output
                 keep = self.names[index - 1] in layer_name_list
                 self.features.add_module(str(index), nn.ReLU(inplace=not keep))
             elif not remove_pooling:
@@ -127,24 +127,27 @@ class VGGFeatureExtractor(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(requires_grad)
         self.train(requires_grad)
-        if weights != "random" and not self.mean.is_meta:  # a network on the meta device has no weights to set
-            self._load(weights or _standard_file(vgg_type))
+        if weights != "random" and not self.mean.is_meta:  # a network on the meta device has no weights
+            self._load(weights or _default_weights(vgg_type), vgg_type)
 
-    def _load(self, source: str) -> None:
-        file = local_path(source)
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"VGGFeatureExtractor's `weights`: there is no file {file}; give a file in torchvision's layout, or "
-                f"leave the key out to have {ADDRESS}{WEIGHTS['vgg19']} or the like downloaded"
-            )
+    def _load(self, source: str, vgg_type: VGGType) -> None:
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            self.load_state_dict(state)
-        except Exception as error:  # torch raises many kinds for a damaged file, and one for weights of another network
-            raise ValueError(f"VGGFeatureExtractor's `weights`: {file} does not fit, or is damaged: {error}") from error
+            differences = load_weights(self, source, strict=False, param_key=None)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"VGGFeatureExtractor's `weights`: {error}. Give a file in torchvision's layout, or leave the key out: "
+                f"torchvision's own file is then downloaded from {ADDRESS}"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"VGGFeatureExtractor's `weights`: {error}") from error
+        if differences:
+            raise ValueError(
+                f"VGGFeatureExtractor's `weights`: {source} does not fit. Keys {'; '.join(differences)}. Name a "
+                f"file of the vgg_type {vgg_type}, such as {WEIGHTS[vgg_type]}"
+            )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Pass over what torchvision's files hold beyond the layers that were built."""
+        """Ignore the layers in torchvision's files that were not built."""
         for key in list(state_dict):
             found = re.fullmatch(rf"{re.escape(prefix)}(?:classifier\..+|features\.(\d+)\..+)", key)
             if found and (found[1] is None or int(found[1]) >= len(self.names)):
@@ -152,7 +155,7 @@ class VGGFeatureExtractor(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> VGGFeatureExtractor:
-        """As for any module, but when its weights are not trained it stays in eval mode."""
+        """Set the mode; without ``requires_grad`` the network stays in eval mode."""
         return super().train(mode and self.requires_grad)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -181,7 +184,7 @@ class VGGFeatureExtractor(nn.Module):
         return output
 
 
-def _standard_file(vgg_type: VGGType) -> str:
-    """Torchvision's weights: the local file where there is one, else the address."""
+def _default_weights(vgg_type: VGGType) -> str:
+    """Torchvision's weights: the local file if there is one, otherwise the URL."""
     local = LOCAL_FOLDER / WEIGHTS[vgg_type]
     return str(local) if local.is_file() else ADDRESS + WEIGHTS[vgg_type]

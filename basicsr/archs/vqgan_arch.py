@@ -18,7 +18,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from .latent_encoder import LatentEncoder
 from .size_requirement import SizeRequirement
 from .vqgan_blocks import Decoder, Encoder
-from .vqgan_config import DDConfig, explain_misfit
+from .vqgan_config import DDConfig, explain_mismatch
 
 ENCODER_KEYS = ("encoder.", "quant_conv.", "quantize.")
 """What the keys of the encoder, the projection onto the codebook's space, and the codebook begin with."""
@@ -66,13 +66,12 @@ class VectorQuantizer(nn.Module):
 class VQGAN(LatentEncoder):
     """A VQGAN's encoder, ``quant_conv`` and codebook: image features at several levels, and a latent beside a codebook.
 
-    Images of any size no smaller than the stride are accepted; as in the release, what exceeds a multiple of it at the
-    bottom and right counts for features and latent only as far as the convolutions reach. The released weights expect
-    images in [−1, 1].
+    Images may have any size of at least the stride. As in the release, the part that exceeds a multiple of the stride
+    at the bottom and right affects features and latent only as far as the convolutions reach. The released weights
+    expect images in [−1, 1].
 
-    Checkpoints of the whole VQGAN load strictly: the keys of decoder, losses and discriminator are passed over. A
-    checkpoint whose encoder or codebook does not fit is refused, strictly or not, since an encoder that is partly
-    random is of no use.
+    Checkpoints of the whole VQGAN load strictly: the keys of decoder, losses and discriminator are ignored. A
+    checkpoint whose encoder or codebook does not fit is refused, strictly or not.
 
     Args:
         embed_dim: Length of a codebook entry.
@@ -82,11 +81,11 @@ class VQGAN(LatentEncoder):
             256, z_channels: 256}`` with an ``embed_dim`` of 256 and an ``n_embed`` of 1024 or 16384.
 
     Raises:
-        ValueError: If the options do not go together.
+        ValueError: If the options contradict each other.
     """
 
     foreign_keys: tuple[str, ...] = ("decoder.", "post_quant_conv.", "loss.")
-    """What keys of a whole checkpoint begin with that this network has no use for."""
+    """Prefixes of the keys of a whole checkpoint that this network ignores."""
 
     def __init__(self, embed_dim: PositiveInt, n_embed: PositiveInt, ddconfig: DDConfig) -> None:
         super().__init__()
@@ -109,11 +108,11 @@ class VQGAN(LatentEncoder):
         return self.quantize.embedding.weight
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The levels' features alone; see :meth:`encode`. The blocks behind the last of them are not run."""
+        """The levels' features alone; see :meth:`encode`. The blocks after the last of them do not run."""
         return self.encoder.features(x)
 
     def latent_from_features(self, features: Sequence[Tensor]) -> Tensor:
-        """The latent of the image whose features are given; what these cost is not spent again."""
+        """The latent, computed from the features without repeating their computation."""
         return self.quant_conv(self.encoder.latent(features[-1]))
 
     def encode(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -143,9 +142,11 @@ class VQGAN(LatentEncoder):
             del state_dict[key]
         theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         own = self.state_dict()
-        misfit = explain_misfit(_encoder_part(theirs), _encoder_part(own), self._options, self._options["resolution"])
-        if misfit is not None:
-            raise RuntimeError(misfit)
+        mismatch = explain_mismatch(
+            _encoder_part(theirs), _encoder_part(own), self._options, self._options["resolution"]
+        )
+        if mismatch is not None:
+            raise RuntimeError(mismatch)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -163,7 +164,7 @@ class VQGANAutoEncoder(VQGAN):
         ddconfig: Encoder and decoder; see :class:`~basicsr.archs.vqgan_config.DDConfig`.
 
     Raises:
-        ValueError: If the options do not go together.
+        ValueError: If the options contradict each other.
     """
 
     foreign_keys = ("loss.",)
@@ -177,7 +178,7 @@ class VQGANAutoEncoder(VQGAN):
     def forward(self, x: Tensor, return_quantization: bool = False) -> Tensor | tuple[Tensor, Quantization]:
         """The image decoded from its codes.
 
-        The encoder is given 2x − 1 and the decoder's output is taken back, so that inside all is in the range of the
+        The encoder gets 2x − 1, and the decoder's output is mapped back, so that inside, values are in the range of the
         release. Gradients pass from the codes to the latent unchanged (straight-through).
 
         Args:
@@ -188,7 +189,7 @@ class VQGANAutoEncoder(VQGAN):
             The image (B, C, H, W), about in [0, 1]; or it and the quantisation.
 
         Raises:
-            ValueError: If a side is no multiple of the stride.
+            ValueError: If a side is not a multiple of the stride.
         """
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
             raise ValueError(

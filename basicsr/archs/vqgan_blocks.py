@@ -130,7 +130,7 @@ class _Level(nn.Module):
         self.attn = nn.ModuleList(AttnBlock(width) for _ in self.block if has_attention)
 
     def after_first_block(self, x: Tensor) -> Tensor:
-        """All that follows the first residual block, whose output is given."""
+        """The blocks after the first residual block, applied to its output."""
         for index, block in enumerate(self.block):
             x = block(x) if index else x
             x = self.attn[index](x) if self.attn else x
@@ -173,7 +173,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(width, config["z_channels"], 3, 1, 1)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Each level's feature, the output of its first residual block; what lies behind the last is not computed.
+        """Each level's feature, the output of its first residual block; blocks after the last do not run.
 
         Args:
             x: (B, C, H, W), both sides at least ``stride``.

@@ -1,4 +1,4 @@
-"""Reducing the checkpoint of a whole VQGAN to what distillation needs: encoder, ``quant_conv`` and codebook."""
+"""Reduces the checkpoint of a whole VQGAN to the parts for distillation: encoder, ``quant_conv`` and codebook."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StripReport:
 
     Attributes:
         kept: Parameters kept, by the part of the VQGAN.
-        dropped: Parameters dropped, likewise; optimiser states and the like are not counted.
+        dropped: Parameters dropped, likewise, without optimiser states.
         bytes_before: Size of the source.
         bytes_after: Size of the result.
     """

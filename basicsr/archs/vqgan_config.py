@@ -1,4 +1,4 @@
-"""The ``ddconfig`` of a VQGAN: what it may hold, the levels that follow from it, and how to read it from weights."""
+"""The ``ddconfig`` of a VQGAN: its keys, the levels that follow from it, and how to infer it from weights."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def levels_of(config: DDConfig) -> list[Level]:
     """The levels from the finest to the coarsest.
 
     Raises:
-        ValueError: If the values do not go together.
+        ValueError: If the values contradict each other.
     """
     if not config["ch_mult"] or config["num_res_blocks"] < 1:
         raise ValueError("VQGAN's `ddconfig` needs at least one level in `ch_mult` and `num_res_blocks` of at least 1.")
@@ -80,10 +80,10 @@ def levels_of(config: DDConfig) -> list[Level]:
     return [Level(width, side in config["attn_resolutions"]) for width, side in zip(widths, sides)]
 
 
-def explain_misfit(
+def explain_mismatch(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], options: Mapping[str, Any], resolution: int
 ) -> str | None:
-    """Why a checkpoint's encoder, ``quant_conv`` and codebook are not those of a network.
+    """Explain why a checkpoint's encoder, ``quant_conv`` and codebook do not fit a network.
 
     Args:
         state: The checkpoint's part that should agree.
@@ -92,18 +92,18 @@ def explain_misfit(
         resolution: What ``attn_resolutions`` refers to.
 
     Returns:
-        A sentence that names the options that differ, or the keys if these agree; None if all is well.
+        Text that names the options that differ, or the keys if the options agree; None if everything fits.
     """
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
-    misshapen = [
+    wrong_shape = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
         for key, value in own.items()
         if key in state and state[key].shape != value.shape
     ]
-    if not (missing or unknown or misshapen):
+    if not (missing or unknown or wrong_shape):
         return None
-    found = read_options(state, resolution)
+    found = infer_options(state, resolution)
     differing = [
         f"{name} is {_with_factor(name, found[name])} in the checkpoint and {_with_factor(name, options[name])} in the "
         f"options"
@@ -112,16 +112,16 @@ def explain_misfit(
     ]
     if differing:
         return f"it is a VQGAN of another configuration: {'; '.join(differing)}"
-    parts = (("lacks", missing), ("has beyond the network's", unknown), ("has", misshapen))
+    parts = (("lacks", missing), ("has beyond the network's", unknown), ("has", wrong_shape))
     return "it " + "; it ".join(f"{verb} {_some(keys)}" for verb, keys in parts if keys)
 
 
-def read_options(state: Mapping[str, Tensor], resolution: int) -> dict[str, Any]:
-    """The options that a checkpoint's sizes imply, as far as its keys tell.
+def infer_options(state: Mapping[str, Tensor], resolution: int) -> dict[str, Any]:
+    """Infer options from the keys and shapes of a checkpoint.
 
     Args:
         state: Keys as in taming-transformers: ``encoder.…``, ``quantize.…``.
-        resolution: What ``attn_resolutions`` is to refer to, since weights do not tell.
+        resolution: The side that ``attn_resolutions`` refers to, which weights do not show.
     """
     options: dict[str, Any] = {}
     codebook = state.get("quantize.embedding.weight")

@@ -1,4 +1,4 @@
-"""``basicsr doctor``: what a report of a problem needs."""
+"""``basicsr doctor``: versions, devices, extras and failed imports, for problem reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``basicsr list``: what an option file can name."""
+"""``basicsr list``: the registered names that an option file can use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def registries() -> dict[str, Any]:
-    """All registries by what they hold."""
+    """All registries by the kind of their members."""
     from basicsr.utils import registry as r
 
     kinds = (r.ARCH_REGISTRY, r.DATASET_REGISTRY, r.MODEL_REGISTRY, r.LOSS_REGISTRY, r.METRIC_REGISTRY, r.KD_REGISTRY)

@@ -1,4 +1,4 @@
-"""``basicsr upscale``: a network over a file or a folder of images."""
+"""``basicsr upscale``: run a network on an image or a folder of images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from basicsr.archs import build_network
 from basicsr.data.data_util import IMAGE_EXTENSIONS
-from basicsr.engine.restore.pictures import ImageRestorer, read_picture
+from basicsr.engine.restore.image_restorer import ImageRestorer, read_image
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.misc import scandir
 from basicsr.utils.options.errors import Marks, OptionError
@@ -66,27 +66,27 @@ def run(args: argparse.Namespace) -> int:
     """Upscale what the command line names.
 
     Returns:
-        0; 1 if images failed, each of which is named; 2 if there was nothing that could be started.
+        0; 1 if images failed, each of which is named; 2 if nothing could be started.
     """
-    keep_freed_memory()
+    disable_malloc_trim()
     try:
         jobs, ignored = plan_jobs(Path(args.input), Path(args.output), args.suffix)
         restorer = build_restorer(args)
     except (OptionError, ValueError, KeyError, OSError) as error:
-        _say(f"error: {error.args[0] if isinstance(error, KeyError) else error}", sys.stderr)
+        _print_safely(f"error: {error.args[0] if isinstance(error, KeyError) else error}", sys.stderr)
         return 2
     if ignored:
-        _say(f"{_count(ignored, 'file')} in {args.input} left out: not an image by the name's ending.")
+        _print_safely(f"{_count(ignored, 'file')} in {args.input} left out: not an image by the name's ending.")
     present = [] if args.overwrite else [job for job in jobs if job.target.exists()]
     if present:
-        _say(f"{_count(len(present), 'image')} left out: the result exists (--overwrite replaces it).")
+        _print_safely(f"{_count(len(present), 'image')} left out: the result exists (--overwrite replaces it).")
     failures = upscale_all([job for job in jobs if job not in present], restorer)
     done = len(jobs) - len(present) - len(failures)
-    _say(f"{done} of {_count(len(jobs), 'image')} upscaled by {restorer.scale:g} into {args.output}.")
+    _print_safely(f"{done} of {_count(len(jobs), 'image')} upscaled by {restorer.scale:g} into {args.output}.")
     if failures:
-        _say(f"{_count(len(failures), 'image')} failed:", sys.stderr)
+        _print_safely(f"{_count(len(failures), 'image')} failed:", sys.stderr)
         for source, reason in failures:
-            _say(f"  {source}: {reason}", sys.stderr)
+            _print_safely(f"  {source}: {reason}", sys.stderr)
     return 1 if failures else 0
 
 
@@ -102,7 +102,7 @@ def plan_jobs(source: Path, output: Path, suffix: str = "") -> tuple[list[Job], 
         suffix: What is added to the names.
 
     Returns:
-        The jobs, in sorted order, and the number of files that are no images by their extension.
+        The jobs, in sorted order, and the number of files without the extension of an image.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -149,7 +149,7 @@ def build_restorer(args: argparse.Namespace) -> ImageRestorer:
     """The network that the command line describes, with its weights, on its device.
 
     Raises:
-        OptionError, ValueError, KeyError, OSError: With a sentence that says what is wrong.
+        OptionError, ValueError, KeyError, OSError: With a message for the user.
     """
     if args.opt:
         opt, marks = load_options(args.opt)
@@ -169,8 +169,8 @@ def build_restorer(args: argparse.Namespace) -> ImageRestorer:
         raise ValueError(f"give the network's --weights{'; the option file names none' if args.opt else ''}")
     net = build_network(network)
     param_key = args.param_key or path.get("param_key_g") or "params_ema"
-    for sentence in load_weights(net, weights, path.get("strict_load_g", True), param_key):
-        _say(f"{weights}: keys {sentence}", sys.stderr)
+    for message in load_weights(net, weights, path.get("strict_load_g", True), param_key):
+        _print_safely(f"{weights}: keys {message}", sys.stderr)
     return ImageRestorer(Restorer(net.to(_device(args.device)), _settings(args, opt.get("val"))))
 
 
@@ -195,7 +195,7 @@ def _device(name: str) -> torch.device:
 
 
 def upscale_all(jobs: Iterable[Job], restorer: ImageRestorer) -> list[tuple[Path, str]]:
-    """Do the jobs one after the other, with a progress bar in a terminal.
+    """Run the jobs one after the other, with a progress bar in a terminal.
 
     Returns:
         The images that failed, and why; the others are done.
@@ -203,7 +203,7 @@ def upscale_all(jobs: Iterable[Job], restorer: ImageRestorer) -> list[tuple[Path
     failures = []
     for job in tqdm(jobs, unit="image", disable=None):
         try:
-            imwrite(restorer(read_picture(job.source)), job.target)
+            imwrite(restorer(read_image(job.source)), job.target)
         except (OSError, ValueError, RuntimeError, MemoryError, cv2.error) as error:
             failures.append((job.source, f"{error}" or type(error).__name__))
     return failures
@@ -213,8 +213,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _say(text: str, stream: Any = None) -> None:
-    """Print, whatever the file names hold and the terminal can show."""
+def _print_safely(text: str, stream: Any = None) -> None:
+    """Print text that may hold characters that the terminal cannot show."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

@@ -1,4 +1,4 @@
-"""Datasets and their loaders: one dataset per ``*_dataset.py``, imported when its name is first asked for."""
+"""Datasets and their loaders: one dataset per ``*_dataset.py``, imported on first use of its name."""
 
 from basicsr.utils.lazy import lazy_members
 

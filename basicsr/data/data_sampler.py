@@ -1,4 +1,4 @@
-"""The order in which a training set is gone through."""
+"""The order of the samples of a training set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SEED_STRIDE = 0x9E3779B1  # odd, so that distinct seeds stay distinct modulo 2*
 
 
 class EnlargedSampler(Sampler[int]):
-    """A shuffled epoch that goes through the dataset ``ratio`` times, divided among the ranks.
+    """A shuffled epoch over ``ratio`` copies of the dataset, divided among the ranks.
 
     The order depends on (seed, epoch) only; with seed 0 it is BasicSR's. Indices are :class:`SampleIndex`.
 
@@ -22,7 +22,7 @@ class EnlargedSampler(Sampler[int]):
         dataset: The dataset.
         num_replicas: Number of ranks.
         rank: This process's rank; it gets every ``num_replicas``-th sample from its own rank on.
-        ratio: How often an epoch goes through the dataset.
+        ratio: How often each sample of the dataset occurs in an epoch.
         seed: The run's seed.
 
     Raises:
@@ -57,12 +57,12 @@ class EnlargedSampler(Sampler[int]):
         return self.num_samples
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration, which starts at its beginning."""
+        """Set the epoch of the next iteration, which starts at its beginning."""
         self.epoch = epoch
         self.position = 0
 
     def set_position(self, samples_consumed: int) -> None:
-        """Let iterations of this epoch start after the samples that this rank has consumed already.
+        """Start iterations of this epoch after the samples that this rank has consumed.
 
         Raises:
             ValueError: If an epoch has fewer samples.

@@ -97,7 +97,7 @@ def paths_from_meta_info_file(folder: str, meta_info_file: str) -> list[str]:
     """
     names = [line.name for line in read_meta_info(meta_info_file)]
     present = stored_names(folder, recursive=any("/" in name for name in names))
-    _refuse_missing(names, present, f"{folder} lacks images listed in {meta_info_file}")
+    _require_all(names, present, f"{folder} lacks images listed in {meta_info_file}")
     return [os.path.join(folder, name) for name in names]
 
 
@@ -130,8 +130,8 @@ def paired_paths_from_lmdb(folders: list[str], keys: list[str], filename_tmpl: s
     (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
     lq_keys, gt_keys = paths_from_lmdb(lq_folder), paths_from_lmdb(gt_folder)
     wanted = gt_keys if set(lq_keys) == set(gt_keys) else [filename_tmpl.format(key) for key in gt_keys]
-    _refuse_missing(wanted, lq_keys, f"{lq_folder} lacks {lq_role} images that {gt_folder} has {gt_role} images for")
-    _refuse_missing(lq_keys, wanted, f"{gt_folder} lacks the {gt_role} of {lq_role} images in {lq_folder}")
+    _require_all(wanted, lq_keys, f"{lq_folder} lacks {lq_role} images that {gt_folder} has {gt_role} images for")
+    _require_all(lq_keys, wanted, f"{gt_folder} lacks the {gt_role} of {lq_role} images in {lq_folder}")
     return [{f"{lq_role}_path": lq, f"{gt_role}_path": gt} for lq, gt in zip(wanted, gt_keys)]
 
 
@@ -155,7 +155,7 @@ def paired_paths_from_meta_info_file(
     (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
     gt_names = [line.name for line in read_meta_info(meta_info_file)]
     recursive = any("/" in name for name in gt_names)
-    _refuse_missing(
+    _require_all(
         gt_names, stored_names(gt_folder, recursive), f"{gt_folder} lacks {gt_role} images listed in {meta_info_file}"
     )
     lq_names = _partners(
@@ -180,7 +180,7 @@ def paired_paths_from_folder(folders: list[str], keys: list[str], filename_tmpl:
     gt_names, present = stored_names(gt_folder), stored_names(lq_folder)
     lq, gt = f"the {lq_role} (filename_tmpl '{filename_tmpl}')", f"the {gt_role} (filename_tmpl '{filename_tmpl}')"
     lq_names = _partners(gt_names, present, filename_tmpl, f"{lq_folder} lacks {lq} of images in {gt_folder}")
-    _refuse_missing(present, lq_names, f"{gt_folder} lacks {gt} of images in {lq_folder}")
+    _require_all(present, lq_names, f"{gt_folder} lacks {gt} of images in {lq_folder}")
     return [
         {f"{lq_role}_path": os.path.join(lq_folder, lq), f"{gt_role}_path": os.path.join(gt_folder, gt)}
         for lq, gt in zip(lq_names, gt_names)
@@ -198,11 +198,11 @@ def _partners(gt_names: list[str], lq_names: list[str], filename_tmpl: str, prob
         stem = posixpath.join(folder, filename_tmpl.format(stem))
         wanted = stem + extension
         partners.append(wanted if wanted in present else by_stem.get(stem, wanted))
-    _refuse_missing(partners, lq_names, problem)
+    _require_all(partners, lq_names, problem)
     return partners
 
 
-def _refuse_missing(wanted: list[str], present: list[str], problem: str) -> None:
+def _require_all(wanted: list[str], present: list[str], problem: str) -> None:
     """Raise ValueError if not everything wanted is present; the message names the first that are missing."""
     known = set(present)
     missing = [name for name in wanted if name not in known]

@@ -49,7 +49,7 @@ def build_dataloader(
     sampler: Iterable[int] | None = None,
     seed: int | None = None,
 ) -> DataLoader:
-    """Build the loader of a dataset; making an iterator of it draws nothing from the process's random generators.
+    """Build the loader of a dataset. Creating its iterator draws nothing from the process's random generators.
 
     With an :class:`~basicsr.data.data_sampler.EnlargedSampler` a training sample depends on (seed, epoch, position in
     the epoch) only. Without a sampler the order depends on the seed, and random numbers come from the generators of
@@ -63,7 +63,7 @@ def build_dataloader(
         num_gpu: GPUs served by this process; for training without ``dist`` batch and workers are multiplied by it.
         dist: Whether each GPU has a process of its own.
         sampler: The order of training; an evaluation set is always gone through in its own order, one by one.
-        seed: The run's seed; None counts as 0.
+        seed: The run's seed; None is the same as 0.
 
     Raises:
         ValueError: For another phase, or an epoch that does not fill one batch.
@@ -112,7 +112,7 @@ def _pin_memory(dataset_opt: dict[str, Any]) -> bool:
 
 
 def _collate(samples: Any) -> Any:
-    """Make a batch of samples, unless the dataset has made one itself."""
+    """Collate samples, unless the dataset has returned a batch."""
     return default_collate(samples) if isinstance(samples, list) else samples
 
 
@@ -127,10 +127,10 @@ def _check_epoch_fills_a_batch(epoch: Any, batch_size: int, dataset_opt: dict[st
 
 
 def _init_worker(worker_id: int) -> None:
-    """Keep a worker to one core, and out of the way of signals that are meant for the training process."""
+    """Limit a worker to one core, and shield it from signals that are meant for the training process."""
     cv2.setNumThreads(0)  # not 1, which hangs in a process that was forked beside OpenCV's threads
-    # Ctrl-C and a scheduler's SIGTERM go to the whole process group. The training process answers them by saving,
-    # which a dying worker would disturb; and a handler inherited from it would keep a worker from being terminated.
+    # Ctrl-C and a scheduler's SIGTERM go to the whole process group. The training process then saves the run, for
+    # which it needs its workers. The handler that a worker inherits would prevent terminating it.
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from .data_util import paired_paths_from_folder, paired_paths_from_lmdb, paired_paths_from_meta_info_file
 from .storage import ImageStorage
 from .to_tensor import ToTensor
-from .transforms import Symmetry, paired_random_crop
+from .transforms import Augmentation, paired_random_crop
 
 
 @DATASET_REGISTRY.register()
@@ -90,21 +90,24 @@ class PairedImageDataset(Dataset):
             "gt_path": self._storage.file_name(paths["gt_path"]),
         }
 
-    def read_batch(self, indices: Iterable[int], size: int) -> dict[str, Any]:
+    def read_batch(self, indices: Sequence[int], seed_sample: Callable[[int], None]) -> dict[str, Any]:
         """A batch of training samples, exactly those of ``__getitem__``, each written straight into its place.
 
         Args:
-            indices: The samples; ``random`` is seeded for a sample when its index is taken.
-            size: How many there are.
+            indices: The samples.
+            seed_sample: Seeds ``random`` for the sample of an index.
 
         Returns:
             ``lq`` (B, C, h, w), ``gt`` (B, C, H, W), and lists ``lq_path`` and ``gt_path``.
         """
         gt_size = self.opt["gt_size"]
-        lq, gt = (_new_batch(size, self._to_tensor.channels, side) for side in (gt_size // self._scale, gt_size))
+        lq, gt = (
+            _new_batch(len(indices), self._to_tensor.channels, side) for side in (gt_size // self._scale, gt_size)
+        )
         lq_rows, gt_rows = lq.numpy(), gt.numpy()
         lq_paths, gt_paths = [], []
         for row, index in enumerate(indices):
+            seed_sample(index)
             gt_view, lq_view, paths = self._views(index)
             self._to_tensor.write(gt_view, gt_rows[row])
             self._to_tensor.write(lq_view, lq_rows[row])
@@ -113,20 +116,20 @@ class PairedImageDataset(Dataset):
         return {"lq": lq, "gt": gt, "lq_path": lq_paths, "gt_path": gt_paths}
 
     def _views(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-        """GT and LQ of a sample, cropped and turned, as stored, and their paths."""
+        """GT and LQ of a sample, cropped and augmented, with values as stored, and their paths."""
         paths = self.paths[index]
         gt = self._storage.read(paths["gt_path"], "gt")
         lq = self._storage.read(paths["lq_path"], "lq")
         if not self._training:
-            return _cut_to_lq(gt, lq, self._scale, paths), lq, paths
+            return _crop_gt_to_lq(gt, lq, self._scale, paths), lq, paths
         gt, lq = paired_random_crop(gt, lq, self.opt["gt_size"], self._scale, paths["gt_path"])
-        symmetry = Symmetry.draw(self.opt.get("use_hflip", False), self.opt.get("use_rot", False))
-        # A copy of the crop's rows, then turned: to turn while reading what lies scattered takes half as long again.
-        return symmetry.view(np.ascontiguousarray(gt)), symmetry.view(np.ascontiguousarray(lq)), paths
+        augmentation = Augmentation.draw(self.opt.get("use_hflip", False), self.opt.get("use_rot", False))
+        # Copy the crop first, then augment it: reading scattered rows in another order takes half as long again.
+        return augmentation.apply(np.ascontiguousarray(gt)), augmentation.apply(np.ascontiguousarray(lq)), paths
 
 
 def _new_batch(size: int, channels: int, side: int) -> torch.Tensor:
-    """A batch to be filled; a worker's lies in shared memory, so that it need not be copied to get there."""
+    """An empty batch; a worker's is in shared memory, so that it need not be copied there."""
     batch = torch.empty(size, channels, side, side)
     return batch if get_worker_info() is None else batch.share_memory_()
 
@@ -140,7 +143,7 @@ def _find_pairs(opt: dict[str, Any], folders: list[str], roles: list[str]) -> li
     return paired_paths_from_folder(folders, roles, template)
 
 
-def _cut_to_lq(gt: np.ndarray, lq: np.ndarray, scale: int, paths: dict[str, str]) -> np.ndarray:
+def _crop_gt_to_lq(gt: np.ndarray, lq: np.ndarray, scale: int, paths: dict[str, str]) -> np.ndarray:
     """Cut what GT has at the bottom and right beyond ``scale`` times LQ; less than one LQ size, or LQ is another's."""
     (gt_height, gt_width), (height, width) = gt.shape[:2], lq.shape[:2]
     if (gt_height // height, gt_width // width) != (scale, scale):

@@ -54,7 +54,7 @@ class PrefetchGenerator:
         return item
 
     def close(self) -> None:
-        """End the thread and wait for it; nothing more comes."""
+        """End the thread and wait for it. No more items are returned."""
         self._stop.set()
         self._free.release()
         self._thread.join()
@@ -76,7 +76,7 @@ def _read_ahead(
             items.put(next(source))
     except StopIteration:
         items.put(_END)
-    except BaseException as error:  # whatever it is, the reader must learn of it rather than wait for ever
+    except BaseException as error:  # any exception must reach the reader, which would otherwise wait for ever
         items.put(_Failure(error))
 
 
@@ -102,7 +102,7 @@ class PrefetchDataLoader(DataLoader):
 
 
 class CPUPrefetcher:
-    """Hands out a loader's batches one by one, then None.
+    """Returns a loader's batches one by one, then None.
 
     Args:
         loader: The loader.
@@ -124,7 +124,7 @@ class CPUPrefetcher:
 
 
 class CUDAPrefetcher:
-    """Like :class:`CPUPrefetcher`, with the next batch copied to the GPU while the present one is used.
+    """Like :class:`CPUPrefetcher`, with the next batch copied to the GPU while the current one is used.
 
     The copies overlap only from page-locked memory (``pin_memory: true``).
 

@@ -1,7 +1,7 @@
 """Preparing datasets: sub-images, LR images, meta_info files and LMDBs from folders of images.
 
-Every step uses several processes, shows its progress, and can be restarted: a file appears whole or not at all, and
-what is there already is not made again. Files that cannot be used are left out and listed in the end.
+Every step uses several processes, shows its progress, and can be restarted: files are written atomically, and existing
+ones are kept. Files that cannot be used are skipped and listed at the end.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def extract_subimages(
     output_folder: str,
     crop_size: int,
     step: int,
+    *,
     thresh_size: int = 0,
     filename_tmpl: str = "{}",
     compression_level: int = 3,
@@ -63,7 +64,7 @@ def extract_subimages(
     names = image_names(input_folder)
     stems = _unique_stems(names, filename_tmpl)
     sizes = {"crop_size": crop_size, "step": step, "thresh_size": thresh_size}
-    _claim(output_folder, {"made": "sub-images", **sizes})
+    _prepare_output(output_folder, {"made": "sub-images", **sizes})
     jobs = [(os.path.join(input_folder, name), os.path.join(output_folder, stem)) for name, stem in zip(names, stems)]
     cut = partial(_cut_subimages, compression_level=compression_level, **sizes)
     return [f"{job[0]}: {result}" for job, result in parallel_map(cut, jobs, num_workers, "sub-images") if result]
@@ -98,6 +99,7 @@ def make_lr(
     input_folder: str,
     output_folder: str,
     scales: list[int],
+    *,
     filename_tmpl: str = "{}x{scale}",
     gt_output_folder: str | None = None,
     num_workers: int = 1,
@@ -126,9 +128,9 @@ def make_lr(
     divisor = math.lcm(*scales) if gt_output_folder else None
     for scale in scales:
         settings = {"made": "LR", "scale": scale, "gt_multiple_of": divisor or scale, "filename_tmpl": filename_tmpl}
-        _claim(os.path.join(output_folder, f"X{scale}"), settings)
+        _prepare_output(os.path.join(output_folder, f"X{scale}"), settings)
     if gt_output_folder:
-        _claim(gt_output_folder, {"made": "GT", "gt_multiple_of": divisor})
+        _prepare_output(gt_output_folder, {"made": "GT", "gt_multiple_of": divisor})
     jobs = []
     for name, stem in zip(names, stems):
         targets = {
@@ -222,7 +224,7 @@ def create_lmdb(folder: str, lmdb_path: str, compress_level: int = 1, num_worker
 
 
 def _unique_stems(names: list[str], filename_tmpl: str) -> list[str]:
-    """Names without extension and without what the template adds to them."""
+    """Names without their extension and without the text that the template adds."""
     before, _, after = filename_tmpl.partition("{}")
     stems: dict[str, str] = {}
     for name in names:
@@ -236,8 +238,8 @@ def _unique_stems(names: list[str], filename_tmpl: str) -> list[str]:
     return list(stems)
 
 
-def _claim(folder: str, settings: dict[str, Any]) -> None:
-    """Make an output folder and note how its content is made; refuse one that was made otherwise."""
+def _prepare_output(folder: str, settings: dict[str, Any]) -> None:
+    """Create an output folder and record its settings; refuse a folder made with other settings."""
     note = Path(folder, _SETTINGS_FILE)
     if note.is_file():
         made = json.loads(note.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Random numbers of a sample as a function of what is drawn, not of who draws it."""
+"""Seeds the random numbers of a sample by the sample, so that they do not depend on the worker that reads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 
 class SampleIndex(int):
-    """An index into a dataset that knows when it is drawn; it works wherever an int does, and can be pickled.
+    """An index into a dataset with its epoch and position. It is an int, and can be pickled.
 
     Attributes:
         epoch: The epoch in which the sample is drawn.
@@ -41,9 +41,9 @@ class SeededDataset(Dataset):
     Before a sample is read, the generators of ``random``, NumPy and PyTorch (on the CPU) are seeded for it. Where this
     happens in the training process itself, they are put back afterwards.
 
-    A dataset may have, beside ``__getitem__``, a faster ``read_batch(indices, size)``, which returns the samples as a
-    batch. It goes through ``indices`` once and draws from ``random`` alone, which is seeded for a sample when its index
-    is taken. A subclass that overrides ``__getitem__`` only is read through that.
+    A dataset may have, beside ``__getitem__``, a faster ``read_batch(indices, seed_sample)``, which returns the samples
+    as a batch. It calls ``seed_sample(index)`` before it draws for a sample, and draws from ``random`` alone. Where a
+    subclass overrides ``__getitem__`` only, the samples are read one by one.
 
     Args:
         dataset: Any dataset with integer indices. Its attributes are reachable through this one.
@@ -65,15 +65,15 @@ class SeededDataset(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
-        with self._undisturbed(index, _preserved_generators):
+        with self._preserve_if_shared(index, _preserved_generators):
             return self._sample(index)
 
     def __getitems__(self, indices: list[int]) -> Any:
         """What a loader asks for: the samples, or the batch of them that the dataset makes."""
         if self._whole_batches:
-            with self._undisturbed(indices[0], _preserved_random):
-                return self.dataset.read_batch(self._seeding(indices), len(indices))  # type: ignore[attr-defined]
-        with self._undisturbed(indices[0], _preserved_generators):
+            with self._preserve_if_shared(indices[0], _preserved_random):
+                return self.dataset.read_batch(indices, self._seed_random)  # type: ignore[attr-defined]
+        with self._preserve_if_shared(indices[0], _preserved_generators):
             return [self._sample(index) for index in indices]
 
     def _sample(self, index: int) -> Any:
@@ -85,22 +85,21 @@ class SeededDataset(Dataset):
             torch.default_generator.manual_seed(seed)
         return self.dataset[index if seed is None else int(index)]
 
-    def _seeding(self, indices: list[int]) -> Iterator[int]:
-        for index in indices:
-            seed = self._seed_of(index)
-            if seed is not None:
-                random.seed(seed)
-            yield index
+    def _seed_random(self, index: int) -> None:
+        """Seed ``random`` for a sample."""
+        seed = self._seed_of(index)
+        if seed is not None:
+            random.seed(seed)
 
     def _seed_of(self, index: int) -> int | None:
         if isinstance(index, SampleIndex):
             return mix_seed(self.seed, index.epoch, index.position)
         return mix_seed(self.seed, 0, int(index)) if self.seed_plain_index else None
 
-    def _undisturbed(
+    def _preserve_if_shared(
         self, index: int, preserved: Callable[[], AbstractContextManager[None]]
     ) -> AbstractContextManager[None]:
-        """Where generators are seeded that others use: a worker has them to itself, and without seeding they go on."""
+        """Preserve generators that the training uses, too: a worker owns its generators, and may change them."""
         return nullcontext() if get_worker_info() is not None or self._seed_of(index) is None else preserved()
 
     def __getattr__(self, name: str) -> Any:

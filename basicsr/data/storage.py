@@ -1,4 +1,4 @@
-"""Where a dataset's images come from. Datasets ask for decoded images and know nothing of files."""
+"""Reads the images of a dataset from files, LMDB or decoded storage; datasets see decoded images only."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ImageStorage:
     def read(self, path: str, role: str) -> np.ndarray:
         """An image ``(H, W, 3)``, BGR, in the type and range of its file: uint8, uint16 or float32.
 
-        From decoded storage it is a read-only view of the mapped file: only what is used of it is read.
+        From decoded storage it is a read-only view of the mapped file, of which only the parts used are read.
 
         Args:
             path: Its path; in an LMDB its key.
@@ -86,7 +86,7 @@ class ImageStorage:
 
 
 def _warn_if_stale(folder: str, index: Index) -> None:
-    """Say so if the image files, where they are still kept, are not those that were decoded."""
+    """Warn if the image files still exist and are not those that were decoded."""
     try:
         names = image_names(index.source, recursive=True)
     except (OSError, ValueError):
@@ -94,7 +94,7 @@ def _warn_if_stale(folder: str, index: Index) -> None:
     if differences := index.differences(index.source, names):
         logging.getLogger("basicsr").warning(
             f"{folder} is not what {index.source} holds now: {', '.join(differences)}. The stored images are used; to "
-            "take the present ones, remove it and make it anew with scripts/data_preparation/create_memmap.py."
+            "use the current ones, remove it and create it again with scripts/data_preparation/create_memmap.py."
         )
 
 

@@ -1,4 +1,4 @@
-"""A training set as the loop sees it: batch after batch, from one epoch into the next."""
+"""An endless stream of batches of one training set, across epochs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .seeding import mix_seed
 
 
 class TrainingStream:
-    """Hands out the batches of one training set without end.
+    """Returns the batches of one training set, epoch after epoch.
 
     Args:
         name: What the recipe calls it.
         dataset_opt: Its section of the options.
         loader: Gives the batches of an epoch.
         sampler: The order in which ``loader`` goes through the data.
-        prefetcher: Hands out the batches of ``loader``.
+        prefetcher: Returns the batches of ``loader``.
 
     Attributes:
         epoch: The epoch of the last batch, from 0.

@@ -1,4 +1,4 @@
-"""The last step of a sample: pixels as stored become a normalised float32 tensor."""
+"""Converts stored pixels to normalised float32 tensors, the last step of reading a sample."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from basicsr.utils.color_util import bgr2ycbcr
 
 from .transforms import normalize
 
-# The largest value of each type of integer that image files hold. A dict, since to ask NumPy takes as long as a patch.
+# The largest value of each integer type of image files. A dict: np.iinfo takes as long as a patch.
 _LARGEST = {np.dtype(kind).char: np.float32(np.iinfo(kind).max) for kind in ("u1", "i1", "u2", "i2", "i4")}
 
 
 class ToTensor:
-    """Turns images ``(H, W, 3)``, BGR, of any depth, into tensors ``(C, H, W)``.
+    """Converts images ``(H, W, 3)``, BGR, of any depth, to tensors ``(C, H, W)``.
 
     A tensor is RGB in [0, 1], or luma alone, then normalised.
 
@@ -36,7 +36,7 @@ class ToTensor:
         return torch.from_numpy(out)
 
     def write(self, img: np.ndarray, out: np.ndarray) -> None:
-        """Write the tensor of an image into ``out`` (C, H, W), float32: a place in a batch.
+        """Write the tensor of an image into ``out`` (C, H, W), float32, such as a row of a batch.
 
         Raises:
             ValueError: If mean or std do not fit the channels.

@@ -72,9 +72,9 @@ def paired_random_crop(
         )
     top = random.randint(0, lq_height - lq_patch_size)
     left = random.randint(0, lq_width - lq_patch_size)
-    gts = [_cut(img, top * scale, left * scale, gt_patch_size) for img in gts]
-    lqs = [_cut(img, top, left, lq_patch_size) for img in lqs]
-    return _one_or_all(gts), _one_or_all(lqs)
+    gts = [_crop(img, top * scale, left * scale, gt_patch_size) for img in gts]
+    lqs = [_crop(img, top, left, lq_patch_size) for img in lqs]
+    return _unwrap_single(gts), _unwrap_single(lqs)
 
 
 def _size(img: np.ndarray | torch.Tensor) -> tuple[int, int]:
@@ -82,31 +82,31 @@ def _size(img: np.ndarray | torch.Tensor) -> tuple[int, int]:
     return height, width
 
 
-def _cut(img: Image, top: int, left: int, size: int) -> Image:
+def _crop(img: Image, top: int, left: int, size: int) -> Image:
     rows, columns = slice(top, top + size), slice(left, left + size)
     return img[..., rows, columns] if torch.is_tensor(img) else img[rows, columns]
 
 
-def _one_or_all(items: list[Any]) -> Any:
+def _unwrap_single(items: list[Any]) -> Any:
     return items[0] if len(items) == 1 else items
 
 
-class Symmetry(NamedTuple):
-    """One of the eight symmetries of the square: flips, then a transposition."""
+class Augmentation(NamedTuple):
+    """One of the eight combinations of flips and a transposition, applied in this order."""
 
     hflip: bool
     vflip: bool
     transpose: bool
 
     @classmethod
-    def draw(cls, hflip: bool, rotation: bool) -> Symmetry:
-        """Draw one at random: a horizontal flip, and a vertical flip and a transposition, each with probability 1/2."""
+    def draw(cls, hflip: bool, rotation: bool) -> Augmentation:
+        """Draw a horizontal flip, a vertical flip and a transposition, each with probability 1/2 if it is enabled."""
         return cls(
             hflip and random.random() < 0.5, rotation and random.random() < 0.5, rotation and random.random() < 0.5
         )
 
-    def view(self, img: np.ndarray) -> np.ndarray:
-        """The image ``(H, W)`` or ``(H, W, C)``, turned; a view."""
+    def apply(self, img: np.ndarray) -> np.ndarray:
+        """The augmented image ``(H, W)`` or ``(H, W, C)``, as a view."""
         img = img[:, ::-1] if self.hflip else img
         img = img[::-1] if self.vflip else img
         return img.swapaxes(0, 1) if self.transpose else img
@@ -119,34 +119,34 @@ def augment(
     flows: np.ndarray | list[np.ndarray] | None = None,
     return_status: bool = False,
 ) -> Any:
-    """Turn images by one of the eight symmetries of the square, the same for all.
+    """Flip and transpose images at random, all in the same way.
 
     Args:
         imgs: One or several images ``(H, W)`` or ``(H, W, C)``; they are not changed.
         hflip: Whether to flip horizontally, with probability 1/2.
         rotation: Whether to flip vertically, and to transpose, each with probability 1/2. With both options all eight
-            symmetries are equally likely.
-        flows: One or several optical flows ``(H, W, 2)`` of (x, y) displacements, turned along.
-        return_status: Whether to return what was done, where there are no flows.
+            combinations are equally likely.
+        flows: One or several optical flows ``(H, W, 2)`` of (x, y) displacements, transformed likewise.
+        return_status: Whether to return what was done, if there are no flows.
 
     Returns:
         The images, a list if there are several; with flows (images, flows); with ``return_status``
         (images, (flipped horizontally, flipped vertically, transposed)).
     """
-    symmetry = Symmetry.draw(hflip, rotation)
+    augmentation = Augmentation.draw(hflip, rotation)
 
     def turn(img: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(symmetry.view(img))
+        return np.ascontiguousarray(augmentation.apply(img))
 
     def turn_flow(flow: np.ndarray) -> np.ndarray:
-        signs = np.array([-1 if symmetry.hflip else 1, -1 if symmetry.vflip else 1], dtype=flow.dtype)
+        signs = np.array([-1 if augmentation.hflip else 1, -1 if augmentation.vflip else 1], dtype=flow.dtype)
         flow = turn(flow) * signs
-        return flow[..., ::-1].copy() if symmetry.transpose else flow
+        return flow[..., ::-1].copy() if augmentation.transpose else flow
 
-    turned = _one_or_all([turn(img) for img in (imgs if isinstance(imgs, list) else [imgs])])
+    turned = _unwrap_single([turn(img) for img in (imgs if isinstance(imgs, list) else [imgs])])
     if flows is not None:
-        return turned, _one_or_all([turn_flow(flow) for flow in (flows if isinstance(flows, list) else [flows])])
-    return (turned, tuple(symmetry)) if return_status else turned
+        return turned, _unwrap_single([turn_flow(flow) for flow in (flows if isinstance(flows, list) else [flows])])
+    return (turned, tuple(augmentation)) if return_status else turned
 
 
 def img_rotate(

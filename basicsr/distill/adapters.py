@@ -18,7 +18,7 @@ def build_adapter(kind: AdapterKind, is_map: bool, own: int, width: int, same_wi
         is_map: Whether the feature is a map ``(B, C, H, W)`` or tokens ``(B, L, C)``.
         own: The student's number of channels.
         width: The teacher's.
-        same_width: Whether the term compares channel by channel, so that the widths must agree in the end.
+        same_width: Whether the term compares channel by channel, so that the widths must agree.
 
     Raises:
         ValueError: If the kind does not fit the layout, or ``none`` meets different widths that must agree.
@@ -38,7 +38,7 @@ def build_adapter(kind: AdapterKind, is_map: bool, own: int, width: int, same_wi
 
 
 def adapt(adapter: nn.Module, feature: Tensor) -> Tensor:
-    """Apply an adapter; one of tokens also to tokens that have been laid out as a map to be resized."""
+    """Apply an adapter; a linear one also to tokens that were reshaped to a map for resizing."""
     if isinstance(adapter, nn.Linear) and feature.dim() == 4:
         return adapter(feature.movedim(1, -1)).movedim(-1, 1)
     return adapter(feature)

@@ -1,4 +1,4 @@
-"""Augmentations of images that can be undone exactly."""
+"""Invertible augmentations of images."""
 
 from __future__ import annotations
 

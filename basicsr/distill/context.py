@@ -1,4 +1,4 @@
-"""What a distillation term may look at in one iteration; everything costly is computed once and shared."""
+"""What a distillation term sees of one iteration. Passes and encodings are computed once and shared."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .passes import INPUT, Pass, PassContext, Passes, PassNetwork
 class KDContext(PassContext):
     """One batch as the terms see it.
 
-    Before any term is computed, each one's ``prepare`` announces what it will ask for. So a network sees all its inputs
-    of one size in one pass, and an encoder all its images.
+    Before any term is computed, the ``prepare`` of each requests passes and encodings. So a network gets all inputs of
+    one size in one pass, and an encoder all its images.
 
     Args:
-        iteration: From 1; 0 while networks are tried out before the training.
+        iteration: From 1; 0 in trial passes before the training.
         batch: The batch, or the part of it that is being computed.
-        find: The network of a name.
-        timer: Takes the time of the networks, when given.
+        find: From a name to the network.
+        timer: Measures the passes of the networks.
 
     Attributes:
-        batch: Everything that the data sets gave, by key.
-        logs: What :meth:`log` was given, by the name in the log.
-        scratch: For what a term keeps from ``prepare`` to ``forward``, by a key of its own; it ends with the iteration.
+        batch: Every key of the data sets.
+        logs: The values given to :meth:`log`, by their names in the log.
+        scratch: A dict in which a term passes values from ``prepare`` to ``forward``; it lasts one iteration.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class KDContext(PassContext):
         self._encodings = Encodings(part)
 
     def part(self, name: str) -> AbstractContextManager:
-        """Count the time inside as that of a part of the step with this name, in the log."""
+        """Context manager whose time is logged as a part of the step."""
         return _parts(self._timer)(name)
 
     # The batch.
@@ -86,18 +86,18 @@ class KDContext(PassContext):
         replace: Mapping[str, Tensor] | None = None,
         **inputs: Any,
     ) -> None:
-        """Announce a pass. Passes of equal shape and gradient run together, and what is not asked for does not run.
+        """Request a pass. Passes of equal shape and gradient run as one batch. What is not requested does not run.
 
         Args:
             network: ``g`` (the student), ``g_ema`` (its average), the suffix of a frozen ``network_<x>``, or the name
                 of a term that offers ``as_network``.
-            key: A name for the image. Terms that announce one key and one image share the pass.
+            key: A name for the image. Terms that request one key with one image share the pass.
             image: ``(N, C, h, w)``; the batch's input when absent, which is what the key ``lq`` means.
-            grad: Whether the pass has gradients. By default the student's has, and another network's if something that
-                it is given has.
-            replace: Tapped path → the tensor that takes the place of that module's output.
-            **inputs: Further arguments of the network's ``forward``. A tensor with a row for each image is joined with
-                those of the passes beside it.
+            grad: Whether the pass has gradients. By default the student's has, and another network's if one of its
+                inputs has.
+            replace: Tapped path → the tensor that replaces that module's output.
+            **inputs: Further arguments of the network's ``forward``. A tensor with a row for each image is
+                concatenated with those of the passes in the same batch.
 
         Raises:
             ValueError: If another image has that key, or there is no such network.
@@ -112,13 +112,13 @@ class KDContext(PassContext):
             raise ValueError(
                 f"'{INPUT}' is the batch's own input; give the other image that {network} sees another key"
             )
-        self._passes.want(network, key, image, grad, replace, inputs)
+        self._passes.want(network, key, image, grad=grad, replace=replace, inputs=inputs)
 
     def run(self, network: str, key: str = INPUT) -> Pass:
-        """An announced pass, or the one over the batch's own input: its output and its tapped features.
+        """The result of a requested pass, or of the pass over the batch's own input: output and tapped features.
 
         Raises:
-            ValueError: If it was not announced, or there is no such network.
+            ValueError: If it was not requested, or there is no such network.
         """
         if key == INPUT and not self._passes.has(network, key):
             self.want(network)
@@ -129,27 +129,27 @@ class KDContext(PassContext):
         return self.run(name)
 
     def record(self, network: str, run: Callable[[], Tensor]) -> Pass:
-        """Run a network over ``lq`` in a way of the caller's own, and keep its pass with its tapped features.
+        """Run a network over ``lq`` by a function of the caller, and record its pass with its tapped features.
 
         Args:
             network: The network.
-            run: Gives the output.
+            run: Returns the output.
         """
         source = self._find(network)
         with source.taps.recording() as features:
             output = run()
         result = Pass(output, {path: feature.to(output.dtype) for path, feature in features.items()})
-        self._passes.put(network, INPUT, self.lq, result)
+        self._passes.add(network, INPUT, self.lq, result)
         return result
 
     # Encodings.
 
     def want_encoding(self, encoder: FrozenEncoder, *sources: Source) -> None:
-        """Announce images that are to be encoded: :class:`PassOutput`, :class:`BatchImage`.
+        """Request encodings of images: :class:`PassOutput`, :class:`BatchImage`.
 
         Args:
             encoder: From :meth:`basicsr.distill.networks.Networks.encoder`.
-            *sources: The images. What two terms announce is encoded once.
+            *sources: The images. An image that two terms request is encoded once.
         """
         for source in sources:
             if isinstance(source, PassOutput) and source.key == INPUT and not self._passes.has(*source):
@@ -157,17 +157,17 @@ class KDContext(PassContext):
         self._encodings.want(encoder, sources)
 
     def encoding(self, encoder: FrozenEncoder, source: Source) -> Encoding:
-        """The feature maps of an image by layer, with gradients where the image has them."""
+        """The feature maps of an image by layer, with gradients if the image has them."""
         return self._encodings.get(encoder, source, self._image_of)
 
     def latent(self, encoder: FrozenEncoder, source: Source) -> Tensor:
-        """The latent ``(N, D, h, w)`` of the same."""
+        """The latent ``(N, D, h, w)`` of an image."""
         return self._encodings.latent(encoder, source, self._image_of)
 
     def _image_of(self, source: Source) -> Tensor:
         return self.batch[source.key] if isinstance(source, BatchImage) else self.run(*source).output
 
-    # What is only looked at.
+    # Logging.
 
     def log(self, name: str, value: Tensor | float) -> None:
         """Log a number that is not minimised, as ``<term>_<name>``.
@@ -181,7 +181,7 @@ class KDContext(PassContext):
 
     @contextmanager
     def logging_as(self, term: str) -> Iterator[None]:
-        """A block in which what is logged is this term's."""
+        """Context manager in which logged values belong to a term."""
         before, self._logging_as = self._logging_as, term
         try:
             yield
@@ -189,7 +189,7 @@ class KDContext(PassContext):
             self._logging_as = before
 
     def detached(self) -> KDContext:
-        """The same iteration without gradients to the student, for what a term trains by itself."""
+        """The same iteration without gradients to the student, for a term's own loss."""
         other = KDContext(self.iteration, self.batch, self._find, self._timer)
         other.scratch = tree_map(lambda kept: kept.detach() if isinstance(kept, Tensor) else kept, self.scratch)
         other._passes = self._passes.detached()

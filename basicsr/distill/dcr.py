@@ -41,13 +41,13 @@ def contrast(anchor: Encoding, positive: Encoding, negatives: Encoding, weights:
     """
     total = anchor.levels[0].new_zeros((), dtype=torch.float32)
     for weight, a, p, n in zip(weights, anchor.levels, positive.levels, negatives.levels):
-        # One negative at a time: all differences at once are the step's largest tensors.
-        far = torch.stack([_mean(a - negative, distance) for negative in n.split(len(a))]).sum()
-        total = total + weight * _mean(a - p, distance) / (far + EPSILON)
+        # One negative at a time: all differences at once would be the step's largest tensors.
+        negative_distance = torch.stack([_mean_distance(a - negative, distance) for negative in n.split(len(a))]).sum()
+        total = total + weight * _mean_distance(a - p, distance) / (negative_distance + EPSILON)
     return total
 
 
-def _mean(difference: Tensor, distance: str) -> Tensor:
+def _mean_distance(difference: Tensor, distance: str) -> Tensor:
     magnitude = difference.abs() if distance == "L1" else difference.square()
     return magnitude.mean(dtype=torch.float64 if difference.dtype is torch.float64 else torch.float32)
 
@@ -68,11 +68,12 @@ class DCR(KDTerm):
         input_range: What images in [0, 1] are mapped to for the encoder. ``[0,1]`` is what the release does;
             ``[-1,1]`` is what VQGANs are trained on.
         num_neg: Degraded copies; with the input itself there is one negative more.
-        history_source: What the history network follows: the student's average (release) or the student (paper).
-        history_precision: What the history network computes in; layout and compiling are the student's. See
+        history_source: The network that the history network follows: the student's average (release) or the student
+            (paper).
+        history_precision: The history network's precision; memory format and compilation are the student's. See
             :class:`~basicsr.engine.compute.runtime.NetworkRuntime`.
         update_decay: ``history = update_decay · history + (1 − update_decay) · source`` at an update.
-        step: Iterations between updates, for each 100,000 iterations of the training; the last holds on.
+        step: Iterations between updates, for each 100,000 iterations of the training; the last one applies to the end.
         gaussian_blur_prob: See :class:`~basicsr.data.degradations.Degradation`, as the three that follow.
         resize_prob: Probability of a resize.
         gaussian_noise_prob: Probability of noise.
@@ -124,7 +125,7 @@ class DCR(KDTerm):
         if total_iter > STEP_SPAN * len(self.step):
             get_root_logger().warning(
                 f"train.kd_opt.{self.name}.step has {len(self.step)} numbers, one for each {STEP_SPAN:,} iterations, "
-                f"and the run is {total_iter:,} long: its last, {self.step[-1]}, holds on to the end"
+                f"and the run is {total_iter:,} long: its last, {self.step[-1]}, applies to the end"
             )
         shape = networks.require_same_output(self.teacher)
         self._encoder = networks.encoder(self.encoder, self.input_range)
@@ -137,12 +138,12 @@ class DCR(KDTerm):
         label = f"train.kd_opt.{self.name}.history_precision"
         precision = resolve_precision(self.history_precision, networks.device, label)
         self.history_runtime = replace(networks.runtime, precision=precision)
-        self.history_runtime.have_compiled(self.history)
+        self.history_runtime.compile_in_place(self.history)
         row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
         self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 
     def train(self, mode: bool = True) -> DCR:
-        """The history network stays in eval mode."""
+        """Set the mode; the history network stays in eval mode."""
         super().train(mode)
         if hasattr(self, "history"):
             self.history.eval()
@@ -158,13 +159,13 @@ class DCR(KDTerm):
 
     @torch.no_grad()
     def as_network(self, ctx: KDContext, key: str, image: Tensor) -> Tensor:
-        """The history network's output; of the pass ``negatives``, followed by those for degraded copies of the image,
+        """The history network's output. The pass ``negatives`` appends those for degraded copies of the image:
         ``((1 + num_neg)·B, C, H, W)``."""
         with ctx.part("history"):
             if key == "negatives":
                 image = torch.cat([image, *(self.degrade(image) for _ in range(self.num_neg))])
-            portions = self.history_runtime.portions(image)
-            return torch.cat([self.history_runtime.run(self.history, portion) for portion in portions])
+            chunks = self.history_runtime.chunks(image)
+            return torch.cat([self.history_runtime.run(self.history, chunk) for chunk in chunks])
 
     def forward(self, ctx: KDContext) -> Tensor:
         student, teacher, negatives = (ctx.encoding(self._encoder, source) for source in self._sources)

@@ -1,4 +1,4 @@
-"""Distillation as a part that any recipe holds: the frozen networks, the terms, and what they train and keep."""
+"""The distillation of a run, which any recipe holds: frozen networks, terms, and what they train and save."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel
 
 from basicsr.engine.batch import Batch
-from basicsr.engine.compute.distributed import broadcast_module, broadcast_tensors
+from basicsr.engine.compute.distributed import broadcast_tensors
 from basicsr.engine.compute.step import GradientStep, without_gradients
 from basicsr.engine.compute.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
-from basicsr.utils.options.annotations import strings_in
 
-from . import build_term
 from .context import KDContext
-from .gradient_log import GradientComparison, keep_buffers_of_backward
+from .gradient_log import GradientComparison, disable_donated_buffers
 from .networks import Networks
 from .own_training import OwnTraining
 from .student import StudentNetwork
-from .term_network import TermNetwork, is_network
-from .term_parts import groups_of, naming, optimizers_of, own_attributes
+from .term_parts import errors_naming, groups_of
+from .term_setup import TermSetup, build_terms, require_divisible_batches
 from .wiring import wiring_report
 
 
 class Distillation:
     """The terms of ``train.kd_opt`` and the frozen networks that they use. Without terms it does nothing.
 
-    In each iteration, or in each part of a divided batch: :meth:`context`, then a call; after the student's step
-    :meth:`train_own`, and at the end of the iteration :meth:`after_step`.
+    Call :meth:`context`, then the object, for each part of the batch; :meth:`train_own` after the student's step; and
+    :meth:`after_step` at the end of the iteration.
 
     Args:
         opt: The options of the run.
@@ -41,12 +39,12 @@ class Distillation:
         average: Its moving average, or None.
         trained: The suffixes of the networks that the recipe trains.
         device: Where the networks are.
-        timer: Takes the time of the parts of a step.
+        timer: Measures the parts of a step.
 
     Attributes:
         terms: The terms by their name in ``train.kd_opt``.
         networks: What the terms see of the run.
-        used: Whether an iteration has been distilled.
+        used: Whether :meth:`context` has been called.
 
     Raises:
         ValueError: If a term cannot be used; the message names it and says why.
@@ -56,6 +54,7 @@ class Distillation:
         self,
         opt: Mapping[str, Any],
         student: StudentNetwork,
+        *,
         average: nn.Module | None,
         trained: Iterable[str],
         device: torch.device,
@@ -63,78 +62,31 @@ class Distillation:
     ) -> None:
         self._opt = opt
         self._student = student
-        self._device = device
         self._timer = timer
         self._print_freq = (opt.get("logger") or {}).get("print_freq", 100)
-        self.networks = Networks(opt, student, average, trained, device)
-        self.terms = nn.ModuleDict()
-        self.used = False
-        self._unfinished: int | None = None
-        self._ready: set[str] = set()
-        self._own = OwnTraining(device, opt["train"].get("max_bad_steps", 100), timer)
-        self._logs: dict[str, Any] = {}
-        self._given: dict[str, weakref.ref] = {}
+        self.networks = Networks(opt, student, average=average, trained=trained, device=device)
         sections = {name: section for name, section in (opt["train"].get("kd_opt") or {}).items() if section}
-        for name, options in sections.items():
-            if hasattr(self.terms, name):
-                raise ValueError(f"train.kd_opt.{name}: this name is taken by PyTorch; choose another for the term")
-            self.terms[name] = build_term(name, options).to(device)
-        self._check_batch()
-        self._set_up_terms(sections)
-
-    def _check_batch(self) -> None:
-        if self.terms and isinstance(self._student.wrapped, DataParallel):
+        self.terms = build_terms(sections, device)
+        require_divisible_batches(self.terms, opt["train"].get("accumulate", 1))
+        if self.terms and isinstance(student.wrapped, DataParallel):
             raise ValueError(
                 "distillation on several GPUs needs one process each: start with torchrun (--launcher pytorch)"
             )
-        parts = self._opt["train"].get("accumulate", 1)
-        for name, term in self.terms.items():
-            if term.needs_whole_batch and parts > 1:
-                raise ValueError(
-                    f"train.kd_opt.{name}: {type(term).__name__} compares the samples of a batch with each other, and "
-                    f"train.accumulate divides the batch into {parts} parts; set train.accumulate to 1"
-                )
-
-    def _set_up_terms(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
-        as_networks = {name: TermNetwork(term) for name, term in self.terms.items() if is_network(term)}
-        others = {name: type(term).__name__ for name, term in self.terms.items() if name not in as_networks}
-        self.networks.offer(as_networks, others, self._set_up)
-        # Those that an option of a term names are used by it.
-        named = [strings_in(sections[name]) | strings_in(own_attributes(term)) for name, term in self.terms.items()]
-        self.networks.frozen.build(set().union(*named))
-        for name, term in self.terms.items():
-            with naming(name):
-                for network, pattern in term.taps():
-                    self.networks[network].taps.add(pattern)
-        for name in self.terms:
-            self._set_up(name)
-        for network in {network for term in self.terms.values() for network, _ in term.taps()}:
-            self.networks.output_shape(network)  # also notices features that are overwritten in place
-
-    def _set_up(self, name: str) -> None:
-        """Set a term up, unless that has been done: a term that is a network comes before those that ask for it."""
-        if name in self._ready:
-            return
-        self._ready.add(name)
-        term = self.terms[name]
-        with naming(name):
-            term.setup(self.networks)
-            term.to(self._device)
-            optimizers = optimizers_of(term, self.networks)
-            groups_of(term)
-        broadcast_module(term)
-        if optimizers:
-            with naming(name):
-                self._own.add(term, optimizers)
+        self.used = False
+        self._unfinished: int | None = None
+        self._own = OwnTraining(device, opt["train"].get("max_bad_steps", 100), timer)
+        self._logs: dict[str, Any] = {}
+        self._returned: dict[str, weakref.ref] = {}
+        TermSetup(self.terms, self.networks, self._own).run(sections)
 
     def start(self) -> None:
-        """End the preparation, when all that uses the frozen networks is built: compile them, log the wiring."""
-        self.networks.end_probing()
+        """Compile the frozen networks and log what each term compares. Call it when terms and losses are built."""
+        self.networks.free_probes()
         frozen = self.networks.frozen.built
         if any(term.schedule.log_grad for term in self.terms.values()):
-            keep_buffers_of_backward()
+            disable_donated_buffers()
         for network in frozen.values():
-            network.runtime.have_compiled(network.net)
+            network.runtime.compile_in_place(network.net)
         if self.terms:
             get_root_logger().info(wiring_report(self._student, frozen, self.terms, self._opt))
         for name in self.networks.frozen.unused:
@@ -168,27 +120,27 @@ class Distillation:
     # One iteration.
 
     def context(self, iteration: int, batch: Batch, run_student: Callable[[], Tensor]) -> KDContext:
-        """Run the student, its features recorded, and let the terms announce what they need.
+        """Run the student, record its features, and let the terms request passes and encodings.
 
         Args:
             iteration: From 1.
             batch: The batch, or a part of it.
-            run_student: Gives the student's output for ``batch["lq"]``.
+            run_student: Returns the student's output for ``batch["lq"]``.
 
         Raises:
             ValueError: If an earlier iteration was not ended by :meth:`after_step`.
         """
         if self.terms and self._unfinished not in (None, iteration):
             raise ValueError(
-                f"train.kd_opt: iteration {self._unfinished} was distilled but not ended: an optimize_parameters of "
-                f"one's own calls self.distillation.train_own(iteration) after the step of optim_g, and "
+                f"train.kd_opt: iteration {self._unfinished} was distilled but not ended: your own optimize_parameters "
+                f"must call self.distillation.train_own(iteration) after the step of optim_g, and "
                 f"self.distillation.after_step(iteration) at the end"
             )
         self.used, self._unfinished = True, iteration
         ctx = KDContext(iteration, batch, self.networks.find, self._timer)
         ctx.record("g", run_student)
         for name, term in self._active(iteration).items():
-            with ctx.logging_as(name), naming(name):
+            with ctx.logging_as(name), errors_naming(name):
                 term.prepare(ctx)
         return ctx
 
@@ -196,14 +148,14 @@ class Distillation:
         return {name: term for name, term in self.terms.items() if term.schedule.weight(iteration) != 0}
 
     def __call__(self, ctx: KDContext, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted terms of a batch by the name that they are logged under.
+        """The weighted terms of a batch, by their names in the log.
 
         Args:
             ctx: From :meth:`context`.
-            losses: The supervised losses, which the terms' gradients are compared with on request.
+            losses: The supervised losses, with which ``log_grad`` compares the terms' gradients.
 
         Raises:
-            ValueError: If a term gives anything but scalars, or a name that another loss has.
+            ValueError: If a term returns anything but scalars, or a name that another loss has.
         """
         active = self._active(ctx.iteration)
         supervised = sum(losses.values()) if losses else None
@@ -211,7 +163,7 @@ class Distillation:
         weighted: dict[str, Tensor] = {}
         with without_gradients(self._own.parameters):
             for name, term in active.items():
-                with ctx.part("terms"), ctx.logging_as(name), naming(name):
+                with ctx.part("terms"), ctx.logging_as(name), errors_naming(name):
                     parts = self._parts(name, term(ctx))
                 weight = term.schedule.weight(ctx.iteration)
                 own = {label: weight * value for label, value in parts.items()}
@@ -224,25 +176,25 @@ class Distillation:
                     self._logs |= compare(name, sum(own.values()))
                 weighted |= own
         self._logs |= ctx.logs
-        self._given = {label: weakref.ref(value) for label, value in weighted.items()}
-        self._own.keep(ctx, active)
+        self._returned = {label: weakref.ref(value) for label, value in weighted.items()}
+        self._own.add_batch(ctx, active)
         return weighted
 
-    def require_kept(self, losses: Mapping[str, Tensor]) -> None:
-        """Refuse losses in which one of the recipe's own has taken the place of a term's with the same name.
+    def require_term_losses(self, losses: Mapping[str, Tensor]) -> None:
+        """Require that no loss of the recipe has replaced a term's of the same name.
 
         Raises:
-            ValueError: If so.
+            ValueError: If one has.
         """
-        lost = [label for label, value in self._given.items() if losses.get(label) is not value()]
+        lost = [label for label, value in self._returned.items() if losses.get(label) is not value()]
         if lost:
             raise ValueError(
-                f"train.kd_opt: the recipe's own loss {', '.join(lost)} takes the place of a term's; rename the term"
+                f"train.kd_opt: the recipe's own loss {', '.join(lost)} replaces a term's; rename the term"
             )
 
     @staticmethod
     def _parts(name: str, value: Any, alone: str = "") -> dict[str, Tensor]:
-        """What a term gave, by the name in the log."""
+        """What a term returned, by the names in the log."""
         parts = value if isinstance(value, dict) else {alone: value}
         for part in parts.values():
             if not (isinstance(part, Tensor) and part.numel() == 1):
@@ -251,14 +203,14 @@ class Distillation:
         return {f"l_{name}_{label}".rstrip("_"): part for label, part in parts.items()}
 
     def train_own(self, iteration: int, others: Collection[str] = ()) -> dict[str, Tensor]:
-        """Train what the terms' own optimisers hold, on the passes of this iteration.
+        """Take the steps of the terms' own optimisers, on the passes of this iteration.
 
         Args:
             iteration: The iteration.
             others: The names of the iteration's other losses.
 
         Returns:
-            Their losses by the name that they are logged under.
+            Their losses by their names in the log.
 
         Raises:
             ValueError: If one has the name of another loss.
@@ -267,28 +219,28 @@ class Distillation:
         return self._own.train(iteration, loss_of, others)
 
     def _own_loss(self, name: str, ctx: KDContext) -> dict[str, Tensor]:
-        with ctx.logging_as(name), naming(name):
+        with ctx.logging_as(name), errors_naming(name):
             losses = self._parts(name, self.terms[name].own_loss(ctx), alone="own")
         self._logs |= ctx.logs
         return losses
 
     def after_step(self, iteration: int) -> None:
-        """Let every term do what follows the student's update and its average's, active or not."""
+        """Call every term's :meth:`~basicsr.distill.term.KDTerm.after_step`, active or not."""
         for term in self.terms.values():
             term.after_step(self.networks, iteration)
         # Such as a discriminator's batch statistics, which each rank takes from its own part of the batch.
         broadcast_tensors([b for term in self.terms.values() for b in term.buffers() if b.is_floating_point()])
         self._unfinished = None
 
-    def take_logs(self) -> dict[str, Any]:
-        """What is only looked at, of the last iteration: the last part's, of a divided batch."""
+    def pop_logs(self) -> dict[str, Any]:
+        """The values that terms logged in the last iteration; of a divided batch, those of the last part."""
         logs, self._logs = self._logs, {}
         return logs
 
     # Files.
 
     def state(self) -> dict[str, Any]:
-        """What the training state keeps of the terms. Their optimisers are kept with the recipe's."""
+        """The terms' state for the training state. Their optimisers are saved with the recipe's."""
         return {name: term.state_dict() for name, term in self.terms.items()}
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:

@@ -100,7 +100,7 @@ class DUKD(KDTerm):
 
 
 def random_crops(images: Tensor, size: torch.Size) -> Tensor:
-    """A crop of each image ``(B, C, H, W)``, ``size`` high and wide, at a place drawn for it."""
+    """A crop of each image ``(B, C, H, W)``, ``size`` high and wide, at a random position."""
     height, width = size
     tops = torch.randint(images.shape[-2] - height + 1, (len(images),))
     lefts = torch.randint(images.shape[-1] - width + 1, (len(images),))
@@ -108,7 +108,7 @@ def random_crops(images: Tensor, size: torch.Size) -> Tensor:
 
 
 def grid_cells(images: Tensor, size: torch.Size) -> Tensor:
-    """A cell of each image ``(B, C, H, W)``, drawn for it among those of ``size`` that tile the image."""
+    """A random cell of each image ``(B, C, H, W)``, of those of ``size`` that tile the image."""
     height, width = size
     tops = torch.randint(images.shape[-2] // height, (len(images),)) * height
     lefts = torch.randint(images.shape[-1] // width, (len(images),)) * width

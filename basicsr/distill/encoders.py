@@ -19,11 +19,11 @@ InputRange = Literal["[0,1]", "[-1,1]"]
 
 
 class PassOutput(NamedTuple):
-    """The image that a pass gives, as what is to be encoded.
+    """The output of a pass, as the source of an encoding.
 
     Attributes:
         network: As in ``ctx.run``: ``g``, ``t`` …
-        key: The pass.
+        key: The key of the pass.
     """
 
     network: str
@@ -31,7 +31,7 @@ class PassOutput(NamedTuple):
 
 
 class BatchImage(NamedTuple):
-    """An image of the batch, as what is to be encoded.
+    """An image of the batch, as the source of an encoding.
 
     Attributes:
         key: Of the batch: ``gt``.
@@ -45,11 +45,11 @@ Source = PassOutput | BatchImage
 
 @dataclass
 class Encoding:
-    """What an encoder makes of a batch of images.
+    """The encoding of a batch of images.
 
     Attributes:
         features: Layer name → feature maps ``(B, C_i, H_i, W_i)``, shallow to deep.
-        latent: ``(B, D, h, w)`` before quantisation; None until it is asked for.
+        latent: ``(B, D, h, w)`` before quantisation; None until it is computed.
     """
 
     features: dict[str, Tensor]
@@ -73,7 +73,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """A frozen network used as an encoder, with what it is given. Equal ones share their work.
+    """A frozen network used as an encoder. Equal encoders share their encodings.
 
     Args:
         network: The network: one whose output is a dict of feature maps, such as VGGFeatureExtractor, or a
@@ -87,7 +87,7 @@ class FrozenEncoder:
 
     @property
     def codebook(self) -> Tensor | None:
-        """The codebook ``(n_embed, D)``; None where there is none, and so no latent."""
+        """The codebook ``(n_embed, D)``; None if the encoder has none, and so no latent."""
         return self.network.net.codebook if isinstance(self.network.net, LatentEncoder) else None
 
     def encode(self, image: Tensor) -> Encoding:
@@ -99,7 +99,7 @@ class FrozenEncoder:
         if self.input_range == "[-1,1]":
             image = 2 * image - 1
         net = self.network.net
-        with self.network.runtime.computing(image.device):
+        with self.network.runtime.autocast(image.device):
             if isinstance(net, LatentEncoder):
                 return Encoding({f"level{i}": level for i, level in enumerate(net.features(image), 1)})
             features = net(image)
@@ -108,18 +108,18 @@ class FrozenEncoder:
             return Encoding(dict(features))
 
     def latent(self, encoding: Encoding) -> Tensor:
-        """The latent of what was encoded, continued from the features and kept with them."""
+        """The latent of an encoding, computed from its features and cached in it."""
         if encoding.latent is None:
-            with self.network.runtime.computing(encoding.levels[-1].device):
+            with self.network.runtime.autocast(encoding.levels[-1].device):
                 encoding.latent = self.network.net.latent_from_features(encoding.levels)
         return encoding.latent
 
 
 class Encodings:
-    """The encodings of one iteration. Images of one size are encoded together, those with gradients apart.
+    """The encodings of one iteration. Images of one size are encoded in one batch, those with gradients in another.
 
     Args:
-        part: The timer's context for a part of the step.
+        part: From a part of the step to the timer's context manager.
     """
 
     def __init__(self, part: Callable[[str], AbstractContextManager]) -> None:
@@ -128,16 +128,16 @@ class Encodings:
         self._done: dict[FrozenEncoder, dict[Source, Encoding]] = {}
 
     def want(self, encoder: FrozenEncoder, sources: Sequence[Source]) -> None:
-        """Announce what will be asked for."""
+        """Request encodings."""
         self._wanted.setdefault(encoder, {}).update(dict.fromkeys(sources))
 
     def get(self, encoder: FrozenEncoder, source: Source, image_of: Callable[[Source], Tensor]) -> Encoding:
-        """The encoding of an image; with it come all announced ones of the same size that have, or lack, gradients.
+        """The encoding of an image. Requested images of its size that have, or lack, gradients as it does come with it.
 
         Args:
             encoder: The encoder.
-            source: Which image.
-            image_of: Gives the image of a source.
+            source: The image.
+            image_of: From a source to the image.
         """
         done = self._done.setdefault(encoder, {})
         if source not in done:
@@ -148,12 +148,12 @@ class Encodings:
                     image = image_of(other)
                     if image.requires_grad == first.requires_grad and image.shape[1:] == first.shape[1:]:
                         images[other] = image
-            order = list(self._wanted.get(encoder, {source: None}))  # of the announcements, whoever asks first
-            done.update(self._encode(encoder, dict(sorted(images.items(), key=lambda item: _place(item[0], order)))))
+            order = list(self._wanted.get(encoder, {source: None}))  # that of the requests, whichever is read first
+            done.update(self._encode(encoder, dict(sorted(images.items(), key=lambda item: _position(item[0], order)))))
         return done[source]
 
     def latent(self, encoder: FrozenEncoder, source: Source, image_of: Callable[[Source], Tensor]) -> Tensor:
-        """The latent of the same, continued from the features."""
+        """The latent of an image, computed from its features."""
         encoding = self.get(encoder, source, image_of)
         with self._part("encoder"), torch.set_grad_enabled(encoding.levels[-1].requires_grad):
             return encoder.latent(encoding)
@@ -162,10 +162,10 @@ class Encodings:
         batches = list(images.values())
         joined = torch.cat(batches) if len(batches) > 1 else batches[0]
         with_gradient = joined.requires_grad
-        portions = (joined,) if with_gradient else encoder.network.runtime.portions(joined)
+        chunks = (joined,) if with_gradient else encoder.network.runtime.chunks(joined)
         with self._part("encoder"), torch.set_grad_enabled(with_gradient):
-            parts = [encoder.encode(portion).features for portion in portions]
-            # A copy only where there are several parts: these are the step's largest tensors.
+            parts = [encoder.encode(chunk).features for chunk in chunks]
+            # Copy only if there are several parts: these are the step's largest tensors.
             whole = {name: torch.cat([p[name] for p in parts]) if len(parts) > 1 else f for name, f in parts[0].items()}
         if len(batches) == 1:
             return {source: Encoding(whole) for source in images}
@@ -176,5 +176,5 @@ class Encodings:
         }
 
 
-def _place(source: Source, order: list[Source]) -> int:
+def _position(source: Source, order: list[Source]) -> int:
     return order.index(source) if source in order else -1

@@ -1,4 +1,4 @@
-"""The common part of terms that compare pairs of features."""
+"""The base class of terms that compare pairs of features."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .term import KDTerm
 
 
 class FeatureTerm(KDTerm):
-    """A term over pairs of features: those that meet are brought to one layout, size and width.
+    """A term over pairs of features, which it brings to one layout, size and width.
 
     Args:
-        pairs: Which modules meet; see :class:`~basicsr.distill.pairs.FeaturePair`.
-        adapter: See :func:`~basicsr.distill.adapters.build_adapter`. With ``raw``, the term sees each feature in its
-            canonical form, of whatever widths and sizes, and reduces them itself.
-        resize: Which side is interpolated where sizes differ; see :class:`~basicsr.distill.matching.Match`.
+        pairs: The modules that are compared; see :class:`~basicsr.distill.pairs.FeaturePair`.
+        adapter: See :func:`~basicsr.distill.adapters.build_adapter`. With ``raw``, the term gets each feature in its
+            canonical form, with its own width and size, and reduces it itself.
+        resize: The side that is interpolated if the sizes differ; see :class:`~basicsr.distill.matching.Match`.
         layout: How features are laid out; see :func:`~basicsr.distill.layout.find_layout`.
 
     Attributes:
-        same_width: Whether the term compares channel by channel. Where it does not, ``auto`` builds no adapter.
+        same_width: Whether the term compares channel by channel. If not, ``auto`` builds no adapter.
 
     Raises:
         ValueError: If the options contradict each other.
@@ -45,7 +45,7 @@ class FeatureTerm(KDTerm):
     ) -> None:
         super().__init__()
         if adapter == "raw" and resize != "none":
-            raise ValueError(f"resize: {resize} has no effect on features that adapter: raw hands out as they are")
+            raise ValueError(f"resize: {resize} has no effect on features that adapter: raw returns unchanged")
         self.adapter = adapter
         self.resize = resize
         self.adapters = nn.ModuleList()
@@ -53,7 +53,7 @@ class FeatureTerm(KDTerm):
         self._pairs: list[tuple[Feature, Feature, Match | None]] = []
 
     def taps(self) -> Iterator[tuple[str, str]]:
-        """What the term needs tapped: (network, path or glob)."""
+        """The modules that the term reads: (network, path or glob)."""
         for pattern in self._patterns:
             yield from pattern.taps()
 

@@ -20,7 +20,7 @@ class FitNets(FeatureTerm):
     task afterwards; ``end`` in the term's options does that, and without it both are minimised together.
 
     Args:
-        pairs: Which modules meet; this and the other options are those of
+        pairs: The modules that are compared; this and the other options are those of
             :class:`~basicsr.distill.feature_term.FeatureTerm`.
         adapter: The regressor; see :func:`~basicsr.distill.adapters.build_adapter`.
     """

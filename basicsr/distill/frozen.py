@@ -1,4 +1,4 @@
-"""A network that is used and never trained: a teacher or an encoder."""
+"""A network that is not trained: a teacher or an encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .taps import FeatureTaps
 
 
 class FrozenNetwork(nn.Module, PassNetwork):
-    """Holds a network in eval mode with no parameter that requires a gradient, whatever is done to its surroundings.
+    """Keeps a network in eval mode, with parameters that require no gradients.
 
     Args:
         net: The network, on its device.
@@ -33,6 +33,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         self,
         net: nn.Module,
         name: str,
+        *,
         precision: PrecisionOption = "fp32",
         channels_last: bool = False,
         compile: bool = False,
@@ -43,7 +44,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         precision = resolve_precision(precision, device, f"runtime.{name}.precision")
         self.runtime = NetworkRuntime(precision, channels_last, compile)
-        self.net = self.runtime.lay_out(self.runtime.store(net.requires_grad_(False).eval()))
+        self.net = self.runtime.to_memory_format(self.runtime.cast_weights(net.requires_grad_(False).eval()))
         self.name = name
         self.label = f"network_{name}"
         self.taps = FeatureTaps(net, self.label)
@@ -58,7 +59,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         return self
 
     def forward(self, x: Tensor, **inputs: Any) -> Tensor:
-        """Run the network on images in the student's range; gradients flow to ``x`` unless the caller forbids them.
+        """Run the network on images in the student's range. Gradients flow to ``x`` unless the caller disables them.
 
         Args:
             x: ``(B, C, h, w)``.

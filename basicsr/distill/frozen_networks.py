@@ -1,4 +1,4 @@
-"""The frozen networks of a run, each built when it is first asked for."""
+"""The frozen networks of a run, each built on first use."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ class FrozenNetworks:
         if file:
             param_key = path.get(f"param_key_{name}") or "params_ema"
             get_root_logger().info(f"Loading {type(net).__name__} from {file} [{param_key}].")
-            for sentence in load_weights(net, file, path.get(f"strict_load_{name}", True), param_key):
-                get_root_logger().warning(f"{file}: keys {sentence}")
+            for message in load_weights(net, file, path.get(f"strict_load_{name}", True), param_key):
+                get_root_logger().warning(f"{file}: keys {message}")
         else:
             get_root_logger().warning(f"{key} has RANDOM weights: path.pretrain_{key} is not set.")
             broadcast_module(net)

@@ -1,4 +1,4 @@
-"""How a term's gradient compares with that of the supervised losses, for the log."""
+"""Compares a term's gradient with that of the supervised losses, for the log."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
 
-def keep_buffers_of_backward() -> None:
-    """Let networks that are compiled from now on be differentiated more than once, as a comparison of gradients does.
+def disable_donated_buffers() -> None:
+    """Allow several backward passes through networks that are compiled from now on.
 
-    By default PyTorch reuses the memory of what compiled code has saved for its backward pass.
+    By default PyTorch reuses the buffers that compiled code has saved for its backward pass.
     """
     if hasattr(functorch_config, "donated_buffer"):
         functorch_config.donated_buffer = False

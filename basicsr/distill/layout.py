@@ -14,10 +14,10 @@ Layout = Literal["auto", "nchw", "nhwc", "tokens"]
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """How the output of one module is laid out.
+    """The layout of one module's output.
 
     Attributes:
-        label: How messages call the module: ``network_g 'layers.0'``.
+        label: The module's name in messages: ``network_g 'layers.0'``.
         kind: ``nchw``, ``nhwc`` or ``tokens``; never ``auto``.
         shape: Of the output for one training patch. The first dimension is 1, or the number of windows that the module
             cuts an image into.
@@ -77,7 +77,7 @@ class FeatureLayout:
         return feature.reshape(images, -1, feature.shape[-1])
 
     def grid(self, length: int) -> tuple[int, int]:
-        """Height and width of so many tokens in row order: those with the patch's aspect ratio.
+        """Height and width of a grid of ``length`` tokens in row order, with the patch's aspect ratio.
 
         Raises:
             ValueError: If there are none.
@@ -99,21 +99,21 @@ def find_layout(
     patch_size: tuple[int, int],
     shape_of_larger: Callable[[], tuple[int, ...]],
 ) -> FeatureLayout:
-    """Find out how a module's output is laid out.
+    """Determine the layout of a module's output.
 
     ``auto`` takes outputs of two and three dimensions for tokens. Of four dimensions, the two neighbouring axes that
     are equal, or have the patch's aspect ratio, are height and width. Where both orders or none would fit, a larger
     patch decides: the axis that it leaves as it is holds the channels.
 
     Args:
-        layout: What the options say.
-        label: How messages call the module.
+        layout: The value of the option.
+        label: The module's name in messages.
         shape: Of the output for one training patch; the first dimension is the number of windows.
         patch_size: Height and width of the training patch.
-        shape_of_larger: Gives the shape for a patch of twice the height and width.
+        shape_of_larger: Returns the shape for a patch of twice the height and width.
 
     Raises:
-        ValueError: If the output cannot have that layout, or ``auto`` cannot tell.
+        ValueError: If the output cannot have that layout, or ``auto`` finds the shape ambiguous.
     """
     dims = len(shape)
     if layout == "auto":
@@ -144,7 +144,7 @@ def _find_order(
 
     last, middle = is_plane(shape[2], shape[3]), is_plane(shape[1], shape[2])
     if last == middle:
-        unknown = f"whether {label}, which gives {shape}, is (B, C, H, W) or (B, H, W, C) cannot be told; set layout"
+        unknown = f"whether {label}, which gives {shape}, is (B, C, H, W) or (B, H, W, C) is ambiguous; set layout"
         try:
             larger = shape_of_larger()
         except ValueError as error:  # such as a network with a position embedding for one size

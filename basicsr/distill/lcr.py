@@ -1,4 +1,4 @@
-"""Label consistency: the teacher's output must not depend on how its input is turned."""
+"""Label consistency: the teacher's output should not depend on flips and transpositions of its input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distillation of outputs: the student imitates the teacher's image."""
+"""Distillation of outputs: the student imitates the teacher's output."""
 
 from __future__ import annotations
 

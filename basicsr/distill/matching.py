@@ -1,4 +1,4 @@
-"""How two features that meet are brought into one shape, apart from their widths."""
+"""Brings the two features of a pair to one layout and size; adapters bring them to one width."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Resize = Literal["none", "student", "teacher"]
 
 @dataclass(frozen=True)
 class Match:
-    """Two features, in their canonical forms, and what makes their positions correspond.
+    """How the positions of two features, in their canonical forms, correspond.
 
-    Features of equal height and width are compared as maps where both are, else as tokens, a map being flattened to
-    ``(B, H·W, C)``. Where their sizes differ, ``resize`` names the side that is interpolated to the other's height and
+    Features of equal height and width are compared as maps if both are maps, otherwise as tokens: a map is flattened to
+    ``(B, H·W, C)``. If their sizes differ, ``resize`` names the side that is interpolated to the other's height and
     width (bilinear, without aligned corners or antialiasing), and they are compared as maps.
 
     Args:
         student: The student's layout.
         teacher: The teacher's.
-        resize: Which side may be interpolated.
+        resize: The side that may be interpolated.
 
     Raises:
         ValueError: If their positions do not correspond and cannot be made to.
@@ -90,13 +90,13 @@ class Match:
         return adapt(adapter, _interpolate(student, teacher)), teacher
 
     def notes(self) -> list[str]:
-        """What is done beside adapting, for the table of the start-up log."""
+        """Notes on resizing and layouts, for the table of the start-up log."""
         resized = [f"{self.resize} resized"] if self.resized else []
         return resized + describe_layouts(self.student, self.teacher)
 
 
 def describe_layouts(student: FeatureLayout, teacher: FeatureLayout) -> list[str]:
-    """What is not evident from the shapes: images as (B, H, W, C), and windows."""
+    """Notes on what the shapes do not show: images as (B, H, W, C), and windows."""
     notes = []
     for side, layout in (("student", student), ("teacher", teacher)):
         notes += [f"{side} nhwc"] * (layout.kind == "nhwc")

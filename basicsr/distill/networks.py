@@ -1,4 +1,4 @@
-"""All that a distillation term may see of a run: its networks, their shapes, their features."""
+"""What a distillation term sees of a run: its networks, their shapes, their features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .encoders import FrozenEncoder, InputRange
 from .frozen import FrozenNetwork
 from .frozen_networks import FrozenNetworks
 from .passes import PassNetwork
-from .probes import Probes, shape_of_one
+from .probes import Probes, per_image_shape
 from .student import AverageNetwork, StudentNetwork
 
 Shape = tuple[int, ...]
@@ -37,7 +37,7 @@ class Networks:
     Attributes:
         device: Where the networks are.
         total_iter: The length of the run in iterations.
-        runtime: How the student computes.
+        runtime: The student's runtime.
         frozen: The frozen networks.
     """
 
@@ -45,6 +45,7 @@ class Networks:
         self,
         opt: Mapping[str, Any],
         student: StudentNetwork,
+        *,
         average: nn.Module | None,
         trained: Iterable[str],
         device: torch.device,
@@ -70,7 +71,7 @@ class Networks:
     # Which networks there are.
 
     def __getitem__(self, name: str) -> PassNetwork:
-        """``g``, ``g_ema``, the frozen ``network_<name>``, which is built when it is first asked for, or a term.
+        """``g``, ``g_ema``, the frozen ``network_<name>``, which is built on first use, or a term.
 
         Raises:
             ValueError: If there is none of that name.
@@ -87,28 +88,28 @@ class Networks:
         return self.frozen[name]
 
     def find(self, name: str) -> PassNetwork:
-        """As ``[name]``, in an iteration: a network that no term has named before is built without a trace in the
-        random numbers, so that a resumed run draws the same."""
+        """``[name]`` during an iteration. A network that no term has named before is built without drawing from the
+        global random generators, so that a resumed run draws the same numbers."""
         if name in self._own or name in self._terms or name in self.frozen.built:
             return self[name]
         with preserved_rng():
-            torch.manual_seed(zlib.crc32(name.encode()))  # of weights that no file gives: the same in a resumed run
+            torch.manual_seed(zlib.crc32(name.encode()))  # random weights are the same in a resumed run
             network = self[name]
-        network.runtime.have_compiled(network.net)
+        network.runtime.compile_in_place(network.net)
         return network
 
     def __contains__(self, name: str) -> bool:
         return name in self._own or name in self._terms or name in self.frozen
 
-    def offer(
+    def add_terms(
         self, networks: Mapping[str, PassNetwork], others: Mapping[str, str], set_up: Callable[[str], None]
     ) -> None:
-        """Make known the terms that are networks.
+        """Add the terms that are networks.
 
         Args:
-            networks: They, by the term's name.
+            networks: The networks by the term's name.
             others: The class of each other term by its name, for messages.
-            set_up: Called with the name of one before its shapes are asked for.
+            set_up: Called with the name of a term before its shapes are used.
 
         Raises:
             ValueError: If a network has that name already.
@@ -130,10 +131,10 @@ class Networks:
         return self["g_ema" if name == "ema" else "g"].net
 
     def copy_of(self, name: SourceName) -> nn.Module:
-        """A copy of the average or of the student, in evaluation mode, without gradients, in the student's layout."""
+        """A copy of the average or of the student, in eval mode, without gradients, in the student's memory format."""
         net = build_network(self._opt["network_g"]).to(self.device).requires_grad_(False).eval()
         net.load_state_dict(self.source(name).state_dict())
-        return self.runtime.lay_out(net)
+        return self.runtime.to_memory_format(net)
 
     # Shapes and features.
 
@@ -153,12 +154,12 @@ class Networks:
         """
         paths = self[network].taps.add(pattern)
         if any(path not in self._probes.of(network).features for path in paths):
-            self._probes.forget(network)
+            self._probes.clear(network)
         features = self._probes.of(network).features
         absent = [path for path in paths if path not in features]
         if absent:
             raise ValueError(f"network_{network}: {', '.join(absent)} did not run in a forward pass")
-        return {path: shape_of_one(features[path]) for path in paths}
+        return {path: per_image_shape(features[path]) for path in paths}
 
     def output_shape(self, network: str) -> Shape:
         """The shape of a network's output for one training patch.
@@ -166,7 +167,7 @@ class Networks:
         Raises:
             ValueError: If there is no such network, or it cannot run on a training patch.
         """
-        return shape_of_one(self._probes.of(network).output)
+        return per_image_shape(self._probes.of(network).output)
 
     def require_same_output(self, network: str) -> Shape:
         """The shape of the output that the student and another network both give for one training patch.
@@ -184,11 +185,11 @@ class Networks:
 
     def shape_at(self, network: str, path: str, scale: int) -> Shape:
         """The shape of a tapped output for a patch ``scale`` times as high and wide; runs the network once more."""
-        return shape_of_one(self._probes.at(network, scale).features[path])
+        return per_image_shape(self._probes.at(network, scale).features[path])
 
-    def end_probing(self) -> None:
-        """Free what the probes hold."""
-        self._probes.forget()
+    def free_probes(self) -> None:
+        """Free the results of the trial passes."""
+        self._probes.clear()
 
     # Encoders.
 
@@ -196,13 +197,13 @@ class Networks:
     def encoder(
         self, name: str, input_range: InputRange = "[0,1]", latent: bool = False, layers: Iterable[str] = ()
     ) -> FrozenEncoder:
-        """A frozen network as an encoder of images; equal calls share one encoding of each image.
+        """A frozen network as an encoder of images. Equal calls share one encoding of each image.
 
         Args:
             name: The suffix of its ``network_<name>``.
             input_range: What images in [0, 1] are mapped to for it.
             latent: Whether the latent and the codebook are needed.
-            layers: Layers that must be there.
+            layers: Layers that the encoder must have.
 
         Raises:
             ValueError: If ``network_<name>`` is not defined, is not an encoder, lacks what is needed, cannot take

@@ -1,4 +1,4 @@
-"""What terms train by themselves: networks of their own, such as discriminators, after the student's step."""
+"""Trains the terms' own networks, such as discriminators, after the student's step."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class OwnTraining:
     Args:
         device: Where the terms are.
         max_bad_steps: See :class:`~basicsr.engine.compute.finite.FiniteGuard`.
-        timer: Takes the time of the steps.
+        timer: Measures the steps.
 
     Attributes:
-        parameters: What the optimisers hold.
+        parameters: The parameters of the optimisers.
     """
 
     def __init__(self, device: torch.device, max_bad_steps: int, timer: StepTimer | None) -> None:
@@ -60,7 +60,7 @@ class OwnTraining:
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [optimizer for step in self.steps for optimizer in step.optimizers]
 
-    def keep(self, ctx: KDContext, active: Collection[str]) -> None:
+    def add_batch(self, ctx: KDContext, active: Collection[str]) -> None:
         """Keep a part of the batch for :meth:`train`, without gradients, if an active term has optimisers."""
         if self._steps.keys() & set(active):
             self._contexts.append(ctx.detached())

@@ -1,4 +1,4 @@
-"""Which features of the student meet which of a teacher: pairs as the options name them, and the modules they match."""
+"""The pairs of features of student and teacher: as the options name them, and the modules that they match."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SideLayouts(TypedDict, total=False):
 
 
 class FeaturePair(TypedDict):
-    """Modules of the student and of a teacher whose outputs meet, paired in order.
+    """Modules of the student and of a teacher whose outputs are compared, paired in order.
 
     Attributes:
         student: Path or glob in ``network_g``, or a list of them.
@@ -43,7 +43,7 @@ PairOption = FeaturePair | tuple[str | list[str], str | list[str]]
 
 @dataclass(frozen=True)
 class Feature:
-    """One tapped output: of which network, under which name, laid out how."""
+    """One tapped output: its network, its name, its layout."""
 
     network: str
     name: str
@@ -95,7 +95,7 @@ class PairPattern:
         yield from ((self.network, pattern) for pattern in self.teacher)
 
     def match(self, networks: Networks) -> list[tuple[Feature, Feature]]:
-        """Look the modules up; each of the student's with the one of the teacher's that it meets.
+        """Look up the modules, and pair each of the student's with the teacher's.
 
         Raises:
             ValueError: If a path matches nothing, the sides match different numbers of modules, or a layout does not

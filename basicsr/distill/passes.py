@@ -1,4 +1,4 @@
-"""Passes: which network sees which image in one iteration. Each is run once, when it is first asked for."""
+"""The forward passes of one iteration. Each is requested by name, and runs once, when its result is first read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .taps import FeatureTaps, cut
+from .taps import FeatureTaps, slice_images
 
 INPUT = "lq"
 """The key of the pass over the batch's own input."""
@@ -36,7 +36,7 @@ class Pass:
 
 
 class PassContext(ABC):
-    """Where passes are asked for: the iteration, as a network sees it that asks for passes of others."""
+    """The part of the context that a network uses to request passes of other networks."""
 
     @abstractmethod
     def want(
@@ -49,7 +49,7 @@ class PassContext(ABC):
         replace: Mapping[str, Tensor] | None = None,
         **inputs: Any,
     ) -> None:
-        """Announce a pass."""
+        """Request a pass."""
 
     @abstractmethod
     def run(self, network: str, key: str = INPUT) -> Pass:
@@ -57,17 +57,17 @@ class PassContext(ABC):
 
     @abstractmethod
     def logging_as(self, term: str) -> AbstractContextManager[None]:
-        """A block in which what is logged is this term's."""
+        """Context manager in which logged values belong to a term."""
 
 
 class PassNetwork(ABC):
     """A network as distillation sees it.
 
     Attributes:
-        label: What messages call it: ``network_t``.
-        part: What the log calls the time of its passes: ``teacher``.
+        label: Its name in messages: ``network_t``.
+        part: The name of its passes in the timing log: ``teacher``.
         taps: Its feature taps.
-        asks_for_passes: Whether it asks for passes of other networks; each of its own is then run by itself.
+        asks_for_passes: Whether it requests passes of other networks. Its own passes then run one by one.
     """
 
     label: str
@@ -77,29 +77,29 @@ class PassNetwork(ABC):
 
     @abstractmethod
     def run(self, image: Tensor, **inputs: Any) -> Tensor:
-        """The output for images ``(N, C, h, w)``; gradients are on or off as the caller has set them."""
+        """The output for images ``(N, C, h, w)``. The caller enables or disables gradients."""
 
     def wants_gradient(self, tensors: list[Tensor], student_is_constant: bool = False) -> bool:
-        """Whether a pass has gradients where nothing else is said: it follows what the pass is given.
+        """Whether a pass has gradients by default: if one of its inputs has.
 
         Args:
-            tensors: What the pass is given.
-            student_is_constant: Whether a term trains its own network, on what the student gives.
+            tensors: The inputs of the pass.
+            student_is_constant: Whether the student is constant, as where a term trains its own network.
         """
         return any(tensor.requires_grad for tensor in tensors)
 
     def record(self, ctx: PassContext, key: str, image: Tensor, replace: Mapping[str, Tensor], **inputs: Any) -> Pass:
-        """Run it and keep the tapped features, in the precision of the image.
+        """Run it and record the tapped features, in the dtype of the image.
 
         Args:
             ctx: The iteration.
-            key: The pass.
+            key: The key of the pass.
             image: ``(N, C, h, w)``.
-            replace: Tapped path → what takes the place of that module's output.
+            replace: Tapped path → the tensor that replaces that module's output.
             **inputs: Further arguments of its ``forward``.
 
         Raises:
-            ValueError: If it gives anything but a tensor.
+            ValueError: If it returns anything but a tensor.
         """
         with self.taps.recording(replace=replace or None) as features:
             output = self.run(image, **inputs)
@@ -108,29 +108,29 @@ class PassNetwork(ABC):
 
 
 def require_image(output: Any, label: str) -> None:
-    """Refuse what a network gives if it is not one tensor.
+    """Require that a network returns one tensor.
 
     Raises:
-        ValueError: If so.
+        ValueError: If it does not.
     """
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"{label} gives a {type(output).__name__}; distillation compares images: wrap it in a network that returns "
-            f"the image alone"
+            f"{label} returns a {type(output).__name__}; distillation compares images: wrap it in a network that "
+            f"returns the image alone"
         )
 
 
 @dataclass
 class _Request:
-    """A pass that was asked for, or that was entered as it is."""
+    """A requested pass, or one that was run elsewhere and added."""
 
     image: Tensor
     grad: bool
     replace: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
-    entered: bool = False
+    added: bool = False
 
-    def same_as(self, other: _Request) -> bool:
+    def is_same(self, other: _Request) -> bool:
         given, theirs = {**self.replace, **self.inputs}, {**other.replace, **other.inputs}
         return (
             _same(self.image, other.image)
@@ -139,14 +139,14 @@ class _Request:
             and all(_same(value, theirs[name]) for name, value in given.items())
         )
 
-    def joins(self, other: _Request) -> bool:
-        """Whether the two can be one batch."""
+    def can_batch_with(self, other: _Request) -> bool:
+        """Whether the two passes can run as one batch."""
         if self.replace or other.replace or self.grad != other.grad or self.inputs.keys() != other.inputs.keys():
             return False
         if self.image.shape[1:] != other.image.shape[1:] or self.image.dtype != other.image.dtype:
             return False
         pairs = [(value, other.inputs[name]) for name, value in self.inputs.items()]
-        return all(_alike(one, two, len(self.image), len(other.image)) for one, two in pairs)
+        return all(_can_join(one, two, len(self.image), len(other.image)) for one, two in pairs)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -155,10 +155,10 @@ def _same(one: Any, other: Any) -> bool:
     return one is other or (not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other)
 
 
-def _alike(one: Any, other: Any, count: int, other_count: int) -> bool:
-    """Whether two values can be joined along the first dimension, or are one for the whole batch.
+def _can_join(one: Any, other: Any, count: int, other_count: int) -> bool:
+    """Whether two values can be concatenated along the first dimension, or are one value for the whole batch.
 
-    One tensor given to both passes is not joined: whether it has a row for each image cannot be told from its length.
+    One tensor that both passes are given is not concatenated: its length does not show whether it has a row per image.
     """
     if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
         return _same(one, other)
@@ -172,9 +172,9 @@ class Passes:
     """The passes of one iteration.
 
     Args:
-        find: The network of a name.
-        part: The timer's context for a part of the step.
-        student_is_constant: Whether a term trains its own network, on what the student gives.
+        find: From a name to the network.
+        part: From a part of the step to the timer's context manager.
+        student_is_constant: Whether the student is constant, as where a term trains its own network.
     """
 
     def __init__(
@@ -190,13 +190,13 @@ class Passes:
         self._done: dict[str, dict[str, Pass]] = {}
         self._running: set[tuple[str, str]] = set()
 
-    def put(self, network: str, key: str, image: Tensor, result: Pass) -> None:
-        """Enter a pass that has been run already."""
-        self._requests.setdefault(network, {})[key] = _Request(image, result.output.requires_grad, entered=True)
+    def add(self, network: str, key: str, image: Tensor, result: Pass) -> None:
+        """Add a pass that has run already."""
+        self._requests.setdefault(network, {})[key] = _Request(image, result.output.requires_grad, added=True)
         self._done.setdefault(network, {})[key] = result
 
     def has(self, network: str, key: str) -> bool:
-        """Whether a pass was asked for."""
+        """Whether a pass was requested."""
         return key in self._requests.get(network, {})
 
     def want(
@@ -204,11 +204,12 @@ class Passes:
         network: str,
         key: str,
         image: Tensor,
-        grad: bool | None,
-        replace: Mapping[str, Tensor] | None,
+        *,
+        grad: bool | None = None,
+        replace: Mapping[str, Tensor] | None = None,
         inputs: Mapping[str, Any],
     ) -> None:
-        """Ask for a pass; see :meth:`basicsr.distill.context.KDContext.want`."""
+        """Request a pass; see :meth:`basicsr.distill.context.KDContext.want`."""
         given = [value for value in (image, *(replace or {}).values(), *inputs.values()) if isinstance(value, Tensor)]
         default = self._find(network).wants_gradient(given, self._student_is_constant)
         wanted = default if grad is None else grad
@@ -216,46 +217,46 @@ class Passes:
         known = self._requests.setdefault(network, {}).setdefault(key, request)
         if known is request:
             return
-        if not known.same_as(request):
+        if not known.is_same(request):
             raise ValueError(
                 f"two different inputs of {self._find(network).label} are called '{key}' in one iteration: "
                 f"{tuple(known.image.shape)} and {tuple(image.shape)}; give one of them another key"
             )
-        takes_what_there_is = known.entered and grad is None
+        takes_what_there_is = known.added and grad is None
         if known.grad != wanted and not takes_what_there_is:
             raise ValueError(
-                f"the pass '{key}' of {self._find(network).label} is asked for with and without gradients; use two keys"
+                f"the pass '{key}' of {self._find(network).label} is requested with and without gradients; use two keys"
             )
 
     def run(self, network: str, key: str, ctx: PassContext) -> Pass:
-        """The result of a pass; with it run all others that were asked for and can be one batch with it."""
+        """The result of a pass. All requested passes that can run in one batch with it are run, too."""
         done = self._done.setdefault(network, {})
         if key not in done:
             requests = self._requests.get(network, {})
             if key not in requests:
                 known = ", ".join(requests) or "none"
                 raise ValueError(
-                    f"the pass '{key}' of {self._find(network).label} was not asked for; announce it in prepare() with "
-                    f"ctx.want('{network}', '{key}', image). Asked for: {known}"
+                    f"the pass '{key}' of {self._find(network).label} was not requested; request it in prepare() with "
+                    f"ctx.want('{network}', '{key}', image). Requested: {known}"
                 )
             wanted, source = requests[key], self._find(network)
             if (network, key) in self._running:
-                raise ValueError(f"{source.label} asks for its own pass '{key}'; terms that are networks form a circle")
+                raise ValueError(f"{source.label} requests its own pass '{key}'; terms that are networks form a circle")
             together = {
                 name: request
                 for name, request in requests.items()
-                if name == key or (not source.asks_for_passes and name not in done and request.joins(wanted))
+                if name == key or (not source.asks_for_passes and name not in done and request.can_batch_with(wanted))
             }
-            # The batch's own input comes first, so that the order in which terms stand changes nothing.
+            # The batch's own input comes first, so that the order of the terms changes nothing.
             together = dict(sorted(together.items(), key=lambda item: item[0] != INPUT))
             self._running.add((network, key))
             try:
-                done.update(self._run_together(source, together, ctx))
+                done.update(self._run_batched(source, together, ctx))
             finally:
                 self._running.discard((network, key))
         return done[key]
 
-    def _run_together(self, network: PassNetwork, requests: dict[str, _Request], ctx: PassContext) -> dict[str, Pass]:
+    def _run_batched(self, network: PassNetwork, requests: dict[str, _Request], ctx: PassContext) -> dict[str, Pass]:
         keys, ones = list(requests), list(requests.values())
         counts = [len(request.image) for request in ones]
 
@@ -271,22 +272,22 @@ class Passes:
         results, start = {}, 0
         for name, count in zip(keys, counts):
             stop = start + count
-            features = {path: cut(f, start, stop, sum(counts), path) for path, f in whole.features.items()}
+            features = {path: slice_images(f, start, stop, sum(counts), path) for path, f in whole.features.items()}
             results[name] = Pass(whole.output[start:stop], features)
             start = stop
         return results
 
     def detached(self) -> Passes:
-        """What has been run, without gradients; further passes of the student have none either."""
+        """The passes that have run, without gradients. Further passes of the student have none either."""
         other = Passes(self._find, self._part, student_is_constant=True)
         for network, requests in self._requests.items():
             if self._find(network).asks_for_passes:
-                continue  # such a term may train what it is by its own loss, and so is run again
+                continue  # such a term may be trained by its own loss, and so runs again
             for key, request in requests.items():
                 image = request.image.detach() if request.image.requires_grad else request.image
                 if key in self._done.get(network, {}):
-                    other.put(network, key, image, self._done[network][key].detached())
+                    other.add(network, key, image, self._done[network][key].detached())
                 elif not request.replace:
                     inputs = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, request.inputs)
-                    other.want(network, key, image, None, None, inputs)
+                    other.want(network, key, image, inputs=inputs)
         return other

@@ -1,4 +1,4 @@
-"""Trial passes, from which shapes are learnt before the training starts."""
+"""Trial passes, which give the shapes of features before the training starts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .passes import INPUT, Pass, PassNetwork
 
 
 class Probes:
-    """One pass of each network over two random training patches, run when it is first asked for.
+    """One pass of each network over two random training patches, run on first use.
 
-    Each network runs in the mode in which it will run, and neither its buffers nor the random generators change. A
-    feature that the network overwrites in place afterwards is noticed here, and copied from then on.
+    Each network runs in the mode that it has in training. Its buffers and the random generators do not change. A
+    feature that the network later overwrites in place is detected here, and copied from then on.
 
     Args:
         opt: The options of the run.
@@ -39,7 +39,9 @@ class Probes:
     def _training_set(self) -> Mapping[str, Any]:
         found = training_sets(self._opt.get("datasets"))
         if not found:
-            raise ValueError("datasets: there is no training set, whose patches distillation terms are tried out on")
+            raise ValueError(
+                "datasets: there is no training set, whose patch size the trial passes of distillation terms need"
+            )
         return next(iter(found.values()))
 
     @property
@@ -61,16 +63,16 @@ class Probes:
 
     @torch.no_grad()
     def at(self, network: str, scale: int) -> Pass:
-        """A network's pass over patches ``scale`` times as high and wide as those of the training; not kept."""
+        """A network's pass over patches ``scale`` times as high and wide as in training. It is not cached."""
         source = self._find(network)
         if source.asks_for_passes:
             ctx = _ProbeContext(0, self._batch(scale), self._find)
             ctx.probe = self.of
-            with _untouched(self._find("g").net):
+            with _preserved_state(self._find("g").net):
                 return KDContext.run(ctx, network)
         patch = self._batch(scale)[INPUT]
-        run = source.net if network == "g" else source.run  # the bare student: nothing is to be synchronised
-        with _untouched(source.net), source.taps.recording(watch=True) as features:
+        run = source.net if network == "g" else source.run  # without DDP: nothing is synchronised
+        with _preserved_state(source.net), source.taps.recording(watch=True) as features:
             try:
                 output = run(patch)
             except (RuntimeError, TypeError) as error:
@@ -78,26 +80,26 @@ class Probes:
         return Pass(output, features)
 
     def _batch(self, scale: int) -> Batch:
-        """Two patches, since batch statistics need more than one value; the same ones every time."""
+        """Two fixed random patches; two, since batch statistics need more than one value."""
         channels = 1 if self._training_set.get("color") == "y" else 3
         height, width = self.patch_size
         generator = torch.Generator().manual_seed(0)
         patches = torch.rand(2, channels, scale * height, scale * width, generator=generator)
         return Batch({"train": {INPUT: patches.to(self._device)}})
 
-    def forget(self, network: str | None = None) -> None:
+    def clear(self, network: str | None = None) -> None:
         """Free a network's pass; all of them if None."""
         for name in [network] if network else list(self._done):
             del self._done[name]
 
 
-def shape_of_one(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The shape that one of the two patches of a probe accounts for."""
+def per_image_shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The shape for one of the two patches of a probe."""
     return (tensor.shape[0] // 2, *tensor.shape[1:])
 
 
 class _ProbeContext(KDContext):
-    """The context in which a term that is a network is tried out: other networks' passes over lq are their probes."""
+    """The context of a trial pass of a term that is a network: other networks' passes over lq are their probes."""
 
     probe: Callable[[str], Pass]
 
@@ -106,8 +108,8 @@ class _ProbeContext(KDContext):
 
 
 @contextmanager
-def _untouched(net: nn.Module) -> Iterator[None]:
-    """A block after which a network's buffers, such as batch statistics, and the generators are as they were."""
+def _preserved_state(net: nn.Module) -> Iterator[None]:
+    """Context manager that restores a network's buffers, such as batch statistics, and the random generators."""
     statistics = [(buffer, buffer.clone()) for buffer in net.buffers()]
     with preserved_rng():
         try:

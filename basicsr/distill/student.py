@@ -1,4 +1,4 @@
-"""The student and its average, as passes see them."""
+"""The student and its average, as networks for passes."""
 
 from __future__ import annotations
 

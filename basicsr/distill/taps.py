@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .module_glob import compile_glob
 
 
-def cut(feature: Tensor, start: int, stop: int, total: int, name: str) -> Tensor:
-    """The part of a feature that belongs to some images of the batch it was recorded for.
+def slice_images(feature: Tensor, start: int, stop: int, total: int, name: str) -> Tensor:
+    """The rows of a feature that belong to some images of its batch.
 
     Args:
         feature: ``(k·total, …)``: k rows for each image, those of one image together, as windowed tokens have them.
@@ -34,7 +34,7 @@ def cut(feature: Tensor, start: int, stop: int, total: int, name: str) -> Tensor
     if not rows or rows % total:
         raise ValueError(
             f"'{name}' gives {tuple(feature.shape)} for {total} images; its first dimension must be a multiple of "
-            f"them, so that each image's rows can be told"
+            f"them, so that each image's rows are known"
         )
     per_image = rows // total
     return feature[per_image * start : per_image * stop]
@@ -62,10 +62,10 @@ class FeatureTaps:
 
     Args:
         net: The network, without any wrapper.
-        label: How messages call it: ``network_g``.
+        label: Its name in messages: ``network_g``.
 
     Attributes:
-        names: What is tapped: paths of modules, with ``#1`` or ``#key`` for one of several outputs.
+        names: The taps: paths of modules, with ``#1`` or ``#key`` for one of several outputs.
     """
 
     def __init__(self, net: nn.Module, label: str) -> None:
@@ -74,7 +74,7 @@ class FeatureTaps:
         self._modules = {path: module for path, module in net.named_modules() if path}
         self._outputs: dict[str, list[str]] = {}  # path → the keys of the outputs tapped there, '' for the only one
         self._copied: set[str] = set()
-        self._ever_replaced: set[str] = set()
+        self._replaced_before: set[str] = set()
         self._recording: _Recording | None = None
 
     def add(self, pattern: str) -> list[str]:
@@ -96,7 +96,7 @@ class FeatureTaps:
         matches = [path for path in self._modules if expression.fullmatch(path)]
         if not matches:
             near = difflib.get_close_matches(path_pattern, self._modules, n=5, cutoff=0.4)
-            hint = f"near misses: {', '.join(near)}" if near else f"it has, for instance: {', '.join(self._some())}"
+            hint = f"near misses: {', '.join(near)}" if near else f"it has, for instance: {', '.join(self._examples())}"
             raise ValueError(f"no module of {self.label} matches '{path_pattern}'; {hint}")
         for path in matches:
             if path not in self._outputs:
@@ -107,7 +107,7 @@ class FeatureTaps:
                 self.names.append(_name(path, key))
         return [_name(path, key) for path in matches]
 
-    def _some(self) -> list[str]:
+    def _examples(self) -> list[str]:
         shallow = [path for path in self._modules if path.count(".") <= 1]
         return shallow[:12]
 
@@ -121,13 +121,13 @@ class FeatureTaps:
                 own = self._select(path, key, output)
                 given = self._visit(self._recording, _name(path, key), own)
                 if given is not None:
-                    output, replaced = _put(output, key, given), True
+                    output, replaced = _replace_output(output, key, given), True
             return output if replaced else None
 
         return visit
 
     def _visit(self, recording: _Recording, name: str, own: Tensor) -> Tensor | None:
-        """Record one output; what the network is to continue from, where that is another tensor."""
+        """Record one output. Returns the tensor that replaces it, if any."""
         if name in recording.features:
             raise ValueError(
                 f"{self.label}: '{name}' runs more than once in a forward pass, so its output is ambiguous; tap "
@@ -166,10 +166,10 @@ class FeatureTaps:
         raise ValueError(f"{self.label}: the output of '{path}' is {found}{name}; {advice}")
 
     def _refuse_recomputation(self, path: str, keys: list[str]) -> None:
-        """Activation checkpointing runs a module again in the backward pass, when its replacement has been let go."""
-        if torch.compiler.is_compiling() or not self._ever_replaced or torch._C._current_graph_task_id() == -1:
+        """Refuse activation checkpointing of a replaced output: the backward pass would recompute the original."""
+        if torch.compiler.is_compiling() or not self._replaced_before or torch._C._current_graph_task_id() == -1:
             return
-        if any(_name(path, key) in self._ever_replaced for key in keys):
+        if any(_name(path, key) in self._replaced_before for key in keys):
             raise RuntimeError(
                 f"{self.label}: an output of '{path}' has been replaced, and the backward pass recomputes it, so the "
                 f"gradients would be wrong; switch activation checkpointing off in this network (use_checkpoint: false)"
@@ -182,20 +182,20 @@ class FeatureTaps:
         """Inside the block, one forward pass fills the returned dict: name of the tap → output.
 
         Args:
-            watch: Whether to notice features that are changed in place afterwards; from the end of the block on, those
-                are copied when they are recorded. Compiled code does not show such changes: watch before compiling.
-            replace: Name of a tap → what the network is to continue from in place of that output, of the same shape.
-                It is what is recorded there, and gradients flow to it.
+            watch: Whether to detect features that are changed in place afterwards. From the end of the block on, they
+                are copied when recorded. Compiled code does not show such changes: watch before compiling.
+            replace: Name of a tap → the tensor, of the same shape, that replaces that output. It is what is recorded,
+                and gradients flow to it.
 
         Raises:
-            ValueError: If a tensor is to replace what is not tapped, has another shape, or did not run.
+            ValueError: If the output to replace is not tapped, has another shape, or did not run.
         """
         replace = dict(replace or {})
         for name in replace:
             if name not in self.names:
                 tapped = ", ".join(self.names) or "nothing"
                 raise ValueError(f"{self.label}: '{name}' is to be replaced but not tapped; tap it (tapped: {tapped})")
-        self._ever_replaced |= replace.keys()
+        self._replaced_before |= replace.keys()
         self._recording = recording = _Recording(watch, replace)
         try:
             yield recording.features
@@ -220,8 +220,8 @@ def _parts(output: Any) -> dict[str, Any]:
     return {}
 
 
-def _put(output: Any, key: str, value: Tensor) -> Any:
-    """A module's output with one of its tensors exchanged; the module's own containers stay as they are."""
+def _replace_output(output: Any, key: str, value: Tensor) -> Any:
+    """A module's output with one of its tensors replaced; the module's own containers are not changed."""
     if isinstance(output, Tensor):
         return value
     if isinstance(output, dict):

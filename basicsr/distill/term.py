@@ -48,11 +48,11 @@ class Schedule:
 class KDTerm(nn.Module):
     """One term of the distillation loss: a subclass in a file of its own, decorated ``@KD_REGISTRY.register()``.
 
-    The constructor's signature is the schema of its options. Parameters it holds (adapters) train with the student,
-    but for those that its own :meth:`optimizers` hold; its state dict is kept in the training state; neither reaches
-    the exported student.
+    The constructor's signature is the schema of its options. Its parameters, such as adapters, train with the student,
+    except those in its own :meth:`optimizers`. Its state dict is saved in the training state. Neither is part of the
+    exported student.
 
-    A term that overrides :meth:`as_network` is a network for the other terms, under its name: an average of several
+    A term that overrides :meth:`as_network` is a network for other terms, under its name: an average of several
     teachers, a wide student.
 
     Attributes:
@@ -67,14 +67,14 @@ class KDTerm(nn.Module):
     needs_whole_batch: bool = False
 
     def taps(self) -> Iterable[tuple[str, str]]:
-        """The modules that the term reads, as (network, path or glob). Called first: one pass learns all shapes."""
+        """The modules that the term reads, as (network, path or glob). Called first: one pass gives all shapes."""
         return ()
 
     def setup(self, networks: Networks) -> None:
-        """Called once, before the optimiser is made: look up teachers and encoders, build adapters."""
+        """Called once, before the optimiser is built: look up teachers and encoders, build adapters."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the student's optimiser trains besides the student: groups as ``torch.optim`` takes them.
+        """The parameter groups that the student's optimiser trains besides the student, as ``torch.optim`` takes them.
 
         A group with options of its own, such as ``lr``, stays a group; one without joins the student's.
         """
@@ -83,13 +83,13 @@ class KDTerm(nn.Module):
     def optimizers(self, networks: Networks) -> list[torch.optim.Optimizer]:
         """Optimisers of the term's own, such as a discriminator's; saved, and scheduled by ``train.scheduler``.
 
-        Called once, after :meth:`setup`. What they hold is constant in :meth:`forward`, is not trained with the
-        student, and is trained by :meth:`own_loss` alone.
+        Called once, after :meth:`setup`. Their parameters are constant in :meth:`forward`, are not trained with the
+        student, and are trained by :meth:`own_loss` only.
         """
         return []
 
     def prepare(self, ctx: KDContext) -> None:
-        """Called before any term of the batch is computed: announce passes and images to encode."""
+        """Called before any term of the batch is computed: request passes and encodings."""
 
     def forward(self, ctx: KDContext) -> Tensor | dict[str, Tensor]:
         """The term's value on one batch, a scalar before weighting, or several by name (logged ``l_<term>_<name>``)."""
@@ -99,15 +99,15 @@ class KDTerm(nn.Module):
         """The term's output for an image, as a network of its name.
 
         Args:
-            ctx: The iteration; passes of other networks may be asked for.
-            key: The pass that is asked for: passes over the same image have this key too.
+            ctx: The iteration; passes of other networks may be requested.
+            key: The key of the requested pass. Passes over the same image have this key, too.
             image: ``(N, C, h, w)``.
-            **inputs: As the pass was announced with.
+            **inputs: The further arguments that the pass was requested with.
         """
         raise NotImplementedError
 
     def own_loss(self, ctx: KDContext) -> Tensor | dict[str, Tensor]:
-        """What :meth:`optimizers` minimise, after the student's step; all that the context gives lacks gradients."""
+        """The loss of :meth:`optimizers`, computed after the student's step on a context without gradients."""
         raise NotImplementedError
 
     def after_step(self, networks: Networks, iteration: int) -> None:

@@ -21,10 +21,10 @@ class TermNetwork(PassNetwork):
     """A term that offers :meth:`~basicsr.distill.term.KDTerm.as_network`. Each of its passes is run by itself.
 
     Args:
-        term: The term, built and maybe not set up yet.
+        term: The term; it need not be set up yet.
     """
 
-    part = None  # the passes that it asks for are counted as theirs
+    part = None  # the passes that it requests are timed under their own names
     asks_for_passes = True
 
     def __init__(self, term: KDTerm) -> None:

@@ -1,4 +1,4 @@
-"""What a term of any author gives: its optimisers and parameter groups in one form, its errors with its name."""
+"""Checks what a term returns: its optimisers and parameter groups. Adds its name to its errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .term import KDTerm
 
 
 @contextmanager
-def naming(name: str) -> Iterator[None]:
-    """A block whose errors are told with the term that they concern."""
+def errors_naming(name: str) -> Iterator[None]:
+    """Context manager that adds a term's name to the errors raised in it."""
     try:
         yield
     except ValueError as error:
@@ -33,13 +33,15 @@ def optimizers_of(term: KDTerm, networks: Networks) -> list[torch.optim.Optimize
     """A term's own optimisers.
 
     Raises:
-        ValueError: If it gives anything else.
+        ValueError: If it returns anything else.
     """
     found = term.optimizers(networks)
     optimizers = [found] if isinstance(found, torch.optim.Optimizer) else list(found)
     for optimizer in optimizers:
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise ValueError(f"optimizers() gives a {type(optimizer).__name__}; it gives a list of torch.optim's")
+            raise ValueError(
+                f"optimizers() returns a {type(optimizer).__name__}; return a list of torch.optim's optimisers"
+            )
     return optimizers
 
 
@@ -47,13 +49,13 @@ def groups_of(term: KDTerm) -> list[dict[str, Any]]:
     """A term's parameter groups, each with a list of parameters.
 
     Raises:
-        ValueError: If it gives anything else.
+        ValueError: If it returns anything else.
     """
     groups = list(term.parameter_groups())
     for group in groups:
         if not isinstance(group, Mapping) or "params" not in group:
             raise ValueError(
-                f"parameter_groups() gives a {type(group).__name__}; it gives a list of groups, as in "
+                f"parameter_groups() returns a {type(group).__name__}; return a list of groups, as in "
                 f"[{{'params': self.parameters(), 'lr': 1e-3}}]"
             )
     one = [isinstance(group["params"], Tensor) for group in groups]
@@ -63,5 +65,5 @@ def groups_of(term: KDTerm) -> list[dict[str, Any]]:
 
 
 def own_attributes(term: KDTerm) -> dict[str, Any]:
-    """What a term keeps of its options, and what it has made of them."""
+    """A term's attributes, without those that every term has."""
     return {key: value for key, value in vars(term).items() if key not in ("name", "schedule")}

@@ -1,4 +1,4 @@
-"""The table in the start-up log: what meets what, and what is trained."""
+"""The tables in the start-up log: the networks, and the modules that each term compares."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def wiring_report(
                 weights,
             ]
         )
-    meets = [["term", "weight", "student", "shape", "", "network", "module", "shape", "adapter", "trained"]]
+    compared = [["term", "weight", "student", "shape", "", "network", "module", "shape", "adapter", "trained"]]
     for name, term in terms.items():
         rows = term.wiring() or [{}]
         for row in rows:
-            meets.append(
+            compared.append(
                 [name, f"{term.schedule.loss_weight:g}", row.get("student", "–"), _shape(row.get("student_shape")), "↔"]
                 + [row.get("network", "–"), row.get("module", "–"), _shape(row.get("module_shape"))]
                 + [row.get("adapter", "–"), _count(term, trained=True) if row is rows[0] else ""]
             )
-    return "Distillation\n" + _table(networks) + ("\n\n" + _table(meets) if terms else "")
+    return "Distillation\n" + _table(networks) + ("\n\n" + _table(compared) if terms else "")
 
 
 def _count(module: nn.Module, trained: bool = False) -> str:

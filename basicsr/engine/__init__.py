@@ -1,1 +1,1 @@
-"""Services that the recipes use: checkpoints, EMA, evaluation. None of them knows a recipe."""
+"""Services that recipes use: gradient steps, evaluation, restoration, the run. None of them knows a recipe."""

@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_map
 class Batch(Mapping[str, Any]):
     """Key → values, of one training set or of several.
 
-    A *domain* is what one training set gave: ``train`` for the only one, ``s`` and ``t`` for ``train_s`` and
-    ``train_t``. Values of a key that several domains have are joined row by row, in the order of the domains, so that
-    one pass of a network sees them all. A key that one domain alone has keeps that domain's rows only.
+    A *domain* is one training set: ``train`` if it is the only one, ``s`` and ``t`` for ``train_s`` and ``train_t``.
+    If several domains have a key, their values are concatenated in the order of the domains, so that one pass of a
+    network sees them all. If one domain has it, the value has the rows of that domain only.
 
     Args:
         domains: Domain → key → values. Tensors have the samples in their first dimension.
@@ -39,7 +39,7 @@ class Batch(Mapping[str, Any]):
 
     @classmethod
     def of(cls, data: Mapping[str, Any], device: torch.device) -> Batch:
-        """What the training loop hands over, its tensors moved to a device.
+        """The batch that the training loop passes to ``feed_data``, with its tensors moved to a device.
 
         Args:
             data: A data set's batch; or, of a recipe with several streams, stream name → batch.
@@ -79,7 +79,7 @@ class Batch(Mapping[str, Any]):
         """The batch of one domain with other values for some keys.
 
         Raises:
-            ValueError: If there are several domains: which one is meant cannot be told.
+            ValueError: If there are several domains, since the value could belong to any.
         """
         if len(self._domains) > 1:
             raise ValueError(f"a batch of the domains {', '.join(self._domains)} is made by Batch.of alone")
@@ -115,9 +115,9 @@ def _join(key: str, found: Mapping[str, Any]) -> Any:
     if all(isinstance(value, Tensor) and value.dim() for value in values):
         shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
         if len(set(shapes.values())) > 1:
-            told = ", ".join(f"train_{name} gives {shape}" for name, shape in shapes.items())
+            shown = ", ".join(f"train_{name} gives {shape}" for name, shape in shapes.items())
             raise ValueError(
-                f"the training sets' '{key}' are joined into one batch, so they must have one shape: {told}; use "
+                f"the training sets' '{key}' are joined into one batch, so they must have one shape: {shown}; use "
                 f"crops of one size (gt_size)"
             )
         return torch.cat(values)
@@ -137,7 +137,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def domain_of(stream: str) -> str:
-    """The domain that a training set's section gives: ``s`` of ``train_s``; ``train`` of ``train``."""
+    """The domain of a training set's section: ``s`` of ``train_s``; ``train`` of ``train``."""
     return stream.removeprefix("train_")
 
 

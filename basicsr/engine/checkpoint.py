@@ -11,7 +11,7 @@ from basicsr.utils.weights import load_file
 
 
 def find_damage(path: str | os.PathLike) -> str | None:
-    """What is wrong with a file that :func:`atomic_save` wrote, as the end of a sentence; None if nothing is.
+    """What is wrong with a file that :func:`atomic_save` wrote, as the end of an error message; None if nothing is.
 
     The whole file is read, to compare every record with its checksum, and then loaded: the two readers do not look
     at the same parts of the file.

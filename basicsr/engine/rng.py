@@ -23,7 +23,7 @@ def capture_rng() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put back what :func:`capture_rng` returned, also after a round trip through a file."""
+    """Restore what :func:`capture_rng` returned, also after a round trip through a file."""
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
     name, keys, position, has_gauss, cached = state["numpy"]
@@ -35,7 +35,7 @@ def restore_rng(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved_rng() -> Iterator[None]:
-    """Whatever the block draws, the generators afterwards are as they were before."""
+    """Context manager that restores the random generators at its end."""
     state = capture_rng()
     try:
         yield

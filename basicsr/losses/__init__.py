@@ -1,4 +1,4 @@
-"""Restoration losses, functions of prediction and target; each is loaded from its module when first used."""
+"""Restoration losses, functions of prediction and target; each is imported on first use."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ REDUCTIONS = ("none", "mean", "sum")
 
 
 def check_reduction(reduction: str, allowed: tuple[str, ...] = REDUCTIONS) -> str:
-    """The reduction, if it is among the allowed ones.
+    """Return the reduction if it is allowed.
 
     Raises:
         ValueError: If not.
@@ -77,7 +77,7 @@ def weighted_loss(loss_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def check_shapes(pred: Tensor, target: Tensor) -> None:
-    """Refuse to broadcast: it would compare pixels that do not belong together."""
+    """Require equal shapes: broadcasting would compare pixels that do not correspond."""
     if pred.shape != target.shape:
         raise ValueError(
             f"a loss compares tensors of one shape, not a prediction {tuple(pred.shape)} with a target "

@@ -87,7 +87,7 @@ class PerceptualLoss(nn.Module):
         """The two losses of images whose features ``(B, C, h, w)`` are given by layer.
 
         Args:
-            own: With gradients; further layers are passed over.
+            own: With gradients; further layers are ignored.
             target: Without.
         """
         own, target = ({k: _full_precision(f[k]) for k in self.layer_weights} for f in (own, target))

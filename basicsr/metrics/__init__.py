@@ -1,4 +1,4 @@
-"""Image quality metrics; each is loaded from its module when first used."""
+"""Image quality metrics; each is imported on first use."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def calculate_metric(data: Mapping[str, Any], opt: Mapping[str, Any]) -> Any:
     """Compute one metric as an option file describes it.
 
     Args:
-        data: What there is to measure, ``img`` and as a rule ``img2``; a metric gets what it has a parameter for.
-        opt: ``type``, the registered name, and the metric's own options; ``better`` (higher or lower) is for whoever
-            keeps the best value and is not passed on. Not modified.
+        data: The images to measure: ``img`` and, with a ground truth, ``img2``. A metric gets those that it has a
+            parameter for.
+        opt: ``type``, the registered name, and the metric's own options; ``better`` (higher or lower), by which
+            validation finds the best value, is not passed on. Not modified.
 
     Returns:
-        What the metric returns, as a rule a float.
+        The value of the metric, usually a float.
 
     Raises:
         ValueError: If there is no ``type``.

@@ -1,4 +1,4 @@
-"""What metrics do to an image before they measure it."""
+"""Preparation of images for metrics: layout, luma, cropping."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def to_y_channel(img: np.ndarray) -> np.ndarray:
 def prepare_pair(
     img: np.ndarray, img2: np.ndarray, crop_border: int, input_order: str, test_y_channel: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two images as a full-reference metric compares them: ``(H, W, C)``, cropped, float64, luma if asked for.
+    """Two images as a full-reference metric compares them: ``(H, W, C)``, cropped, float64, luma on request.
 
     Raises:
         ValueError: If their shapes differ or the border leaves nothing.

@@ -81,7 +81,7 @@ def _normalise(plane: np.ndarray) -> np.ndarray:
     """Subtract the local mean and divide by the local deviation, plus 1 (eq. 1-3); Gaussian window, 7×7, σ 7/6.
 
     The sums are made in float64 and their results rounded to float32. In a flat area that makes the difference from
-    the mean exactly zero, where float64 leaves noise of 1e-14 whose sign the fit of the distribution would count.
+    the mean exactly zero, where float64 leaves noise of 1e-14, whose sign would affect the fit of the distribution.
     """
     kernel = cv2.getGaussianKernel(7, 7 / 6)
 
@@ -155,7 +155,7 @@ def _distance(features: np.ndarray) -> float:
     complete = features[np.isfinite(features).all(axis=1)]
     if len(complete) < 2:
         return math.nan
-    # As in the authors' code, a block without texture counts for the mean where it has a value, not for the covariance.
+    # As in the authors' code, a block without texture contributes its finite features to the mean only.
     offset = np.nanmean(features, axis=0) - pristine_mean
     covariance = np.cov(complete, rowvar=False)
     return math.sqrt(offset @ np.linalg.pinv((covariance + pristine_covariance) / 2) @ offset)

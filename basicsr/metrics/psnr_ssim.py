@@ -153,7 +153,7 @@ def calculate_ssim_pt(
 def _prepare_batches(
     img: torch.Tensor, img2: torch.Tensor, crop_border: int, test_y_channel: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two batches as they are compared: cropped, float64, luma if asked for and there are three channels."""
+    """Two batches as they are compared: cropped, float64, luma on request if there are three channels."""
     if img.shape != img2.shape or img.dim() != 4:
         raise ValueError(
             f"a metric compares batches (B, C, H, W) of one shape, not {tuple(img.shape)} and {tuple(img2.shape)}"

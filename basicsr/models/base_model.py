@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basicsr.engine.checkpoint import cpu_state_dict
-from basicsr.engine.compute.distributed import settle_buckets, union_of_ranks
+from basicsr.engine.compute.distributed import rebuild_ddp_buckets, union_of_ranks
 from basicsr.engine.compute.ema import update_ema
 from basicsr.engine.rng import capture_rng, restore_rng
 from basicsr.engine.run.retention import keep_newest
@@ -25,10 +25,10 @@ from basicsr.utils.weights import load_weights
 
 from .lr_scheduler import find_scheduler
 from .optimizer import build_optimizer
-from .validating import Validating
+from .validation import ValidationMixin
 
 
-class BaseModel(Validating):
+class BaseModel(ValidationMixin):
     """The parent of all recipes.
 
     Args:
@@ -91,7 +91,7 @@ class BaseModel(Validating):
                 device_ids=[torch.cuda.current_device()] if self.device.type == "cuda" else None,
                 find_unused_parameters=self.opt.get("find_unused_parameters", False),
             )
-            settle_buckets(wrapped)
+            rebuild_ddp_buckets(wrapped)
             return wrapped
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
 
@@ -200,8 +200,8 @@ class BaseModel(Validating):
         """Load weights; see :func:`basicsr.utils.weights.load_weights`."""
         logger = get_root_logger()
         logger.info(f"Loading {type(self.get_bare_model(net)).__name__} from {load_path} [{param_key}].")
-        for sentence in load_weights(self.get_bare_model(net), load_path, strict, param_key):
-            logger.warning(f"{load_path}: keys {sentence}")
+        for message in load_weights(self.get_bare_model(net), load_path, strict, param_key):
+            logger.warning(f"{load_path}: keys {message}")
 
     def save_training_state(self, epoch: int, current_iter: int | str) -> None:
         """Write ``training_states/<iter>.state``; every rank must call it, since each one's random state is kept.
@@ -298,7 +298,7 @@ class BaseModel(Validating):
 
 
 def _advance(scheduler: torch.optim.lr_scheduler.LRScheduler, is_first: bool) -> None:
-    """Step a schedule. At its first step PyTorch warns if its optimiser has taken none, which is no mistake here: a
+    """Step a schedule. At its first step PyTorch warns if its optimiser has taken none, which is fine here: a
     term may start later, and a step whose gradients are not finite is skipped."""
     if not is_first:
         scheduler.step()

@@ -1,6 +1,6 @@
 """Learning-rate schedules in closed form: the rate at an iteration depends on the iteration alone.
 
-So warm-up and resuming cannot change what comes after them, as they can where each rate is computed from the last.
+So warm-up and resuming do not affect later rates, as they do if each rate is computed from the last.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class MultiStepRestartLR(ClosedFormLR):
 
     Args:
         optimizer: The optimiser.
-        milestones: Iterations at which the rate is multiplied; one named twice counts twice.
+        milestones: Iterations at which the rate is multiplied; one given twice multiplies it twice.
         gamma: The factor.
-        restarts: Iterations at which the rate returns to the initial rate times a weight; earlier milestones no
-            longer count.
+        restarts: Iterations at which the rate returns to the initial rate times a weight; earlier milestones
+            no longer apply.
         restart_weights: The weight of each restart.
         last_epoch: As in PyTorch.
     """

@@ -28,7 +28,7 @@ def build_optimizer(optim_type: str, params: Iterable, lr: float, **kwargs: Any)
         optim_type: The class's name: ``Adam``, ``AdamW``, ``SGD`` …
         params: Parameters, or parameter groups.
         lr: Initial learning rate.
-        **kwargs: The optimiser's other arguments; ``fused`` or ``foreach`` here overrule the choice.
+        **kwargs: The optimiser's other arguments; ``fused`` or ``foreach`` override the default.
 
     Raises:
         ValueError: If torch.optim has no such optimiser.

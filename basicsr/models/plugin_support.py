@@ -1,4 +1,4 @@
-"""Recipes of plug-ins written for BasicSR: those that leave out distillation terms are refused with the reason."""
+"""Refuses recipes of plug-ins, written for BasicSR, that leave out distillation terms."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class SRModel(BaseModel):
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
         self.runtime = self._own_runtime()
-        self.net_g = self.model_to_device(self.runtime.lay_out(build_network(opt["network_g"])))
+        self.net_g = self.model_to_device(self.runtime.to_memory_format(build_network(opt["network_g"])))
         self.print_network(self.net_g)
         if opt["path"].get("pretrain_network_g"):
             self._load_generator(self.net_g, "params" if self.is_train else "params_ema")
@@ -85,7 +85,7 @@ class SRModel(BaseModel):
             self.init_training_settings()
             if self.distillation is None:
                 self.distillation = self._no_distillation()
-            self._adopt_own_losses()
+            self._use_plugin_losses()
             require_trained_terms(
                 type(self).__name__, self.distillation, self.balance, self.optimizer_g, self.optimizers
             )
@@ -117,22 +117,22 @@ class SRModel(BaseModel):
             get_root_logger().info(f"Use Exponential Moving Average with decay: {self.ema_decay}")
             self._init_ema()
         self.build_losses()
-        self.runtime.have_compiled(self.get_bare_model(self.net_g))
+        self.runtime.compile_in_place(self.get_bare_model(self.net_g))
         self.setup_optimizers()
         self.setup_schedulers()
 
     def _no_distillation(self) -> Distillation:
-        """What takes the place of the terms where a plug-in's own ``init_training_settings`` has not built them."""
+        """A distillation without terms, for a plug-in whose own ``init_training_settings`` does not build it."""
         require_no_terms(type(self).__name__, self.opt["train"])
         return self.make_distillation()
 
-    def _adopt_own_losses(self) -> None:
-        """Take over the losses that a plug-in, written for BasicSR, has set as ``cri_pix`` and ``cri_perceptual``."""
-        self.supervised.adopt("pix", getattr(self, "cri_pix", None))
-        self.supervised.adopt("percep", getattr(self, "cri_perceptual", None))
+    def _use_plugin_losses(self) -> None:
+        """Use the losses that a plug-in, written for BasicSR, has set as ``cri_pix`` and ``cri_perceptual``."""
+        self.supervised.replace("pix", getattr(self, "cri_pix", None))
+        self.supervised.replace("percep", getattr(self, "cri_perceptual", None))
 
     def _init_ema(self) -> None:
-        net = self.runtime.lay_out(build_network(self.opt["network_g"]))
+        net = self.runtime.to_memory_format(build_network(self.opt["network_g"]))
         self.net_g_ema = net.to(self.device).requires_grad_(False).eval()
         self.model_ema(0)  # also where a file is loaded: it may lack some of the weights
         if self.opt["path"].get("pretrain_network_g"):
@@ -160,7 +160,9 @@ class SRModel(BaseModel):
         """The terms that the options name, with their networks."""
         student = StudentNetwork(self.net_g, self.runtime)
         average = getattr(self, "net_g_ema", None)
-        return Distillation(self.opt, student, average, self.trained, self.device, self.timer)
+        return Distillation(
+            self.opt, student, average=average, trained=self.trained, device=self.device, timer=self.timer
+        )
 
     def _loss_sections_of_recipe(self) -> set[str]:
         """The loss sections that a subclass declares, and so builds itself."""
@@ -261,7 +263,7 @@ class SRModel(BaseModel):
         losses = self.step_g(current_iter, parts, lambda part: self._losses_of_part(current_iter, part), self.combine)
         losses |= self.train_others(current_iter, parts)
         losses |= self.distillation.train_own(current_iter, losses)
-        self.log_dict = self.reduce_loss_dict(losses) | self.distillation.take_logs()
+        self.log_dict = self.reduce_loss_dict(losses) | self.distillation.pop_logs()
         if self.balance is not None:
             self.log_dict |= self.balance.weights()
         if self.ema_decay > 0:
@@ -274,7 +276,7 @@ class SRModel(BaseModel):
 
     def _losses_of_part(self, current_iter: int, part: Batch) -> dict[str, Tensor]:
         losses = self.compute_losses(current_iter, part)
-        self.distillation.require_kept(losses)
+        self.distillation.require_term_losses(losses)
         if losses and self.distillation.terms and isinstance(self.net_g, DistributedDataParallel):
             # DDP waits for every parameter that the output depends on, also where only inner features are compared.
             first = next(iter(losses))

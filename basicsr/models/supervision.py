@@ -24,7 +24,7 @@ class SupervisedLosses:
     """The supervised losses of a run.
 
     Args:
-        losses: Each of them.
+        losses: The losses.
     """
 
     def __init__(self, losses: Iterable[SupervisedLoss] = ()) -> None:
@@ -37,17 +37,17 @@ class SupervisedLosses:
 
     @property
     def names(self) -> list[str]:
-        """What the log may call them."""
+        """The names that they may have in the log."""
         return [f"l_{label}" for label in self.modules] + (["l_style"] if "percep" in self.modules else [])
 
-    def adopt(self, label: str, module: nn.Module | None) -> None:
-        """Take a loss of a plug-in's own in place of the one with this label, if there is one and it is another."""
+    def replace(self, label: str, module: nn.Module | None) -> None:
+        """Replace the loss with this label by a plug-in's own, if it has one."""
         if module is not None and self.modules.get(label) is not module:
             others = [loss for loss in self._losses if loss.label != label]
             self._losses = [*others, SupervisedLoss(module, label)]
 
     def prepare(self, ctx: KDContext) -> None:
-        """Announce the images that are to be encoded for them."""
+        """Request the encodings that they need."""
         for loss in self._active(ctx):
             loss.prepare(ctx)
 
@@ -102,7 +102,7 @@ class SupervisedLoss:
         return iteration >= self.start and (self.end is None or iteration <= self.end)
 
     def prepare(self, ctx: KDContext) -> None:
-        """Announce the images that it has encoded."""
+        """Request the encodings that it needs."""
         if self._encoder is not None:
             ctx.want_encoding(self._encoder, PassOutput("g"), BatchImage("gt"))
 

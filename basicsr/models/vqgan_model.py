@@ -1,4 +1,4 @@
-"""The recipe of a small VQGAN, trained on one's own images for the terms that need an encoder and a codebook."""
+"""The recipe of a small VQGAN, trained on your own images for the terms that need an encoder and a codebook."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class VQGANModel(SRModel):
     ``perplexity``, how many entries would be as diverse if used equally often.
 
     Attributes:
-        code_counts: How often each entry was the nearest since entries were last restarted.
+        code_counts: How often each entry was the nearest since the last restart of entries.
     """
 
     class TrainOptions(SRModel.TrainOptions):
@@ -54,7 +54,7 @@ class VQGANModel(SRModel):
         size = training_set.get("gt_size")
         if size is not None and size % net.stride:
             raise ValueError(
-                f"datasets.train.gt_size: {size} is no multiple of {net.stride}, the stride of network_g; "
+                f"datasets.train.gt_size: {size} is not a multiple of {net.stride}, the stride of network_g; "
                 f"{max(size // net.stride, 1) * net.stride} is"
             )
         self.code_counts = torch.zeros(len(net.codebook), dtype=torch.int64, device=self.device)

@@ -1,4 +1,4 @@
-"""Helpers under the names that BasicSR's users import; each is loaded from its module when first used."""
+"""Helpers under the names that BasicSR's users import; each is imported on first use."""
 
 from __future__ import annotations
 

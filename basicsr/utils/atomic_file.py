@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEFTOVER = re.compile(r"\.(.+)\.\d+\.tmp")
 def atomic_save(obj: Any, path: str | os.PathLike) -> None:
     """``torch.save`` to a file beside ``path``, flush it to the disk, then rename it to ``path``.
 
-    A reader, or a run killed at any moment, sees the old file or the new one, never a part.
+    Whenever the process is killed, the path holds the old file or the new one, never a part.
 
     Raises:
         OSError: If the file cannot be written; the previous file is untouched.
@@ -38,7 +38,7 @@ def atomic_save(obj: Any, path: str | os.PathLike) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power, before anything that relies on it is deleted."""
+    """Flush a rename to the disk, so that it survives a power failure."""
     if hasattr(os, "O_DIRECTORY"):  # a folder cannot be opened on Windows
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -48,7 +48,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The error of the operating system behind torch's own, which says little about it."""
+    """The operating system's error behind torch's, which does not show it."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__

@@ -1,4 +1,4 @@
-"""Start and query torch.distributed: launchers, rank, world size."""
+"""Starts and queries torch.distributed: launchers, rank, world size."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from .rendezvous import LaunchError, Roster, call_roll, read_place
+from .rendezvous import LaunchError, Roster, assemble, read_rank_env
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 JOIN_TIMEOUT = "BASICSR_JOIN_TIMEOUT"
 """Environment variable: seconds that the ranks wait for each other at the start; 300 when unset."""
 
-# A rank that dies is noticed by its closed connections, at once. This bounds a wait for one that is alive but stuck,
-# and must exceed whatever one rank does alone while the others wait: a plug-in's own validation on rank 0, say.
+# A rank that dies is noticed at once by its closed connections. This bounds the wait for a rank that hangs, and must
+# exceed whatever one rank does while the others wait, such as a plug-in's own validation on rank 0.
 _GROUP_TIMEOUT = timedelta(minutes=30)
 
 _roster: Roster | None = None
@@ -36,7 +36,7 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
 
     Raises:
         ValueError: For another launcher.
-        LaunchError: When the launcher's variables are absent or wrong, or not all ranks come within the time set by
+        LaunchError: When the launcher's variables are absent or wrong, or not all ranks join within the time set by
             the environment variable ``BASICSR_JOIN_TIMEOUT``.
     """
     global _roster
@@ -44,7 +44,7 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
     import torch.distributed as dist
 
     if launcher == "slurm":
-        _adopt_slurm(port)
+        _export_slurm_env(port)
     elif launcher != "pytorch":
         raise ValueError(f"--launcher {launcher}: expected none, pytorch or slurm")
     missing = [key for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if key not in os.environ]
@@ -53,8 +53,8 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
             f"--launcher {launcher} needs the environment variables {', '.join(missing)}, which are not set. Start "
             "with `torchrun --nproc_per_node=N basicsr/train.py -opt … --launcher pytorch`, or leave --launcher out."
         )
-    rank, world, master_port = read_place(os.environ)
-    _roster = call_roll(rank, world, os.environ["MASTER_ADDR"], master_port, float(os.environ.get(JOIN_TIMEOUT) or 300))
+    rank, world, master_port = read_rank_env(os.environ)
+    _roster = assemble(rank, world, os.environ["MASTER_ADDR"], master_port, float(os.environ.get(JOIN_TIMEOUT) or 300))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
     dist.init_process_group(
@@ -76,7 +76,7 @@ def get_roster() -> Roster | None:
     return _roster
 
 
-def _adopt_slurm(port: int | None) -> None:
+def _export_slurm_env(port: int | None) -> None:
     """Translate SLURM's variables into torch.distributed's."""
     missing = [key for key in ("SLURM_PROCID", "SLURM_NTASKS") if key not in os.environ]
     if missing:
@@ -124,7 +124,7 @@ def get_dist_info() -> tuple[int, int]:
 
 
 def master_only(func: F) -> F:
-    """Make a function do nothing, and return None, on every rank but 0."""
+    """Decorator: the function runs on rank 0 only, and returns None on the other ranks."""
 
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Choose among forms of one computation the one that is fastest on this machine.
+"""Chooses the fastest form of a computation on this machine.
 
 Which form is fastest depends on the processor: linear layers as 1×1 convolutions are twice as fast on one and slower on
 another. Forms agree to rounding only, so a choice must not change while a run lasts, nor when it is resumed, nor from
@@ -63,7 +63,7 @@ class Forms:
         Args:
             dtype: Of the tensors that are computed on.
             case: What else the choice depends on, besides the number of threads: sizes, whether gradients are needed.
-            default: The form where nothing is measured.
+            default: The form if nothing is measured.
             make: Builds one computation for each form, to be timed; see :func:`~basicsr.utils.stopwatch.time_each`.
 
         Raises:
@@ -74,12 +74,12 @@ class Forms:
             self._chosen[key] = self._choose("-".join((self.computation, *key)), default, make)
         return self._chosen[key]
 
-    def forget(self) -> None:
-        """Forget what has been chosen in this process."""
+    def clear(self) -> None:
+        """Clear the choices of this process."""
         self._chosen.clear()
 
     def _choose(self, case: str, default: str, make: Callable[[], dict[str, Callable[[], Any]]]) -> str:
-        measure, fixed = read_wish(os.environ.get(VARIABLE, ""))
+        measure, fixed = parse_setting(os.environ.get(VARIABLE, ""))
         form, reason = default, ""
         if self.computation in fixed:
             form, reason = fixed[self.computation], f"fixed by {VARIABLE}"
@@ -102,7 +102,7 @@ class Forms:
                 fastest = min(seconds, key=seconds.__getitem__)
                 form = fastest if seconds[fastest] * MARGIN < seconds[default] else default
                 milliseconds = {name: round(1e3 * value, 3) for name, value in seconds.items()}
-                _write_first(file, {"form": form, "milliseconds": milliseconds})
+                _write_if_absent(file, {"form": form, "milliseconds": milliseconds})
             record = json.loads(file.read_text(encoding="utf-8"))
             form, milliseconds = record["form"], dict(record["milliseconds"])
             if form not in self.forms:
@@ -133,7 +133,7 @@ def cache_folder() -> Path:
 
 
 @lru_cache(maxsize=8)
-def read_wish(text: str) -> tuple[bool, dict[str, str]]:
+def parse_setting(text: str) -> tuple[bool, dict[str, str]]:
     """Read the value of ``BASICSR_FORMS``.
 
     Returns:
@@ -163,8 +163,8 @@ def _measure_if_writable(folder: Path, make: Callable[[], dict[str, Callable[[],
         return time_each(make)
 
 
-def _write_first(file: Path, record: dict[str, Any]) -> None:
-    """Write a file whole, unless another process has done so meanwhile."""
+def _write_if_absent(file: Path, record: dict[str, Any]) -> None:
+    """Write a file atomically, unless another process has written it in the meantime."""
     descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with open(descriptor, "w", encoding="utf-8") as stream:

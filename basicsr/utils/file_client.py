@@ -1,4 +1,4 @@
-"""Bytes of files from where they are stored: single files, or LMDB databases."""
+"""Reads the bytes of files from a storage backend: single files, or LMDB databases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class BaseStorageBackend(ABC):
-    """Where files are stored."""
+    """A storage backend."""
 
     @abstractmethod
     def get(self, filepath: str | os.PathLike[str], client_key: str = "default") -> bytes:
@@ -52,7 +52,7 @@ class HardDiskBackend(BaseStorageBackend):
 
 
 class LmdbBackend(BaseStorageBackend):
-    """LMDB databases, opened when first read, in each process anew.
+    """LMDB databases, opened on first read in each process.
 
     Args:
         db_paths: One or several databases (folders ending in ``.lmdb``).

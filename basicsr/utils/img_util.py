@@ -1,4 +1,4 @@
-"""Image files and the way between NumPy images and tensors.
+"""Reads and writes image files, and converts between NumPy images and tensors.
 
 In files and in NumPy an image is BGR, ``(H, W, C)`` or ``(H, W)``; as a tensor it is RGB, ``(C, H, W)``. Floats lie
 in [0, 1], uint8 in [0, 255].
@@ -24,7 +24,7 @@ _READ_FLAGS = {
     "color": cv2.IMREAD_COLOR,
     "grayscale": cv2.IMREAD_GRAYSCALE,
     "unchanged": cv2.IMREAD_UNCHANGED,
-    "turned": cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR,
+    "oriented": cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR,
 }
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _GRID_GAP = 2  # black pixels around each image of a batch
@@ -134,7 +134,7 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
     Args:
         content: The bytes of the file.
         flag: ``color`` (always BGR), ``grayscale`` (always one channel), ``unchanged`` (channels, alpha and depth
-            as stored) or ``turned`` (channels and depth as stored).
+            as stored) or ``oriented`` (channels and depth as stored).
         float32: Whether to return float32. Integers are divided by the largest value of the depth they are stored
             in, 255 or 65535. Without it ``color`` and ``grayscale`` reduce 16-bit files to uint8.
 

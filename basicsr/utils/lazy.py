@@ -1,4 +1,4 @@
-"""Members of a package that are imported from its modules when they are first used."""
+"""Members of a package that are imported from its modules on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing images to LMDB in BasicSR's layout.
+"""Writes images to LMDB in BasicSR's layout.
 
 A database is a folder ending in ``.lmdb`` with ``data.mdb``, ``lock.mdb`` and ``meta_info.txt``. A value is a PNG
 file; its key is the image's name without extension. A line of meta_info.txt is
@@ -26,9 +26,9 @@ _EXIF_MARKS = (b"eXIf", b"EXIF")  # of PNG and WebP
 
 
 class LmdbMaker:
-    """Writes a database aside and puts it in its place when closed; use as a context manager or call ``close()``.
+    """Writes a database under another name and renames it when closed; a context manager, or call ``close()``.
 
-    A database that an earlier, killed run has left half done is started anew.
+    An unfinished database of an earlier, killed run is replaced.
 
     Args:
         lmdb_path: The folder to make; ends in ``.lmdb``.
@@ -46,7 +46,7 @@ class LmdbMaker:
         if self._path.suffix != ".lmdb":
             raise ValueError(f"the folder of an LMDB must end in .lmdb: {lmdb_path}")
         if self._path.exists():
-            raise FileExistsError(f"{lmdb_path} exists already; remove it to make it anew")
+            raise FileExistsError(f"{lmdb_path} exists already; remove it to create it again")
         self._aside = self._path.with_name(f".{self._path.name}.unfinished")
         self._batch = batch
         self._compress_level = compress_level
@@ -82,13 +82,13 @@ class LmdbMaker:
             self._transaction = self._environment.begin(write=True)
 
     def close(self) -> None:
-        """Complete the database; only now it appears at its path."""
+        """Complete the database and move it to its path."""
         self._transaction.commit()
         self._close_files()
         os.replace(self._aside, self._path)
 
     def discard(self) -> None:
-        """Give the database up; nothing is left of it."""
+        """Delete the unfinished database."""
         self._transaction.abort()
         self._close_files()
         shutil.rmtree(self._aside, ignore_errors=True)
@@ -178,11 +178,11 @@ def _encode(job: tuple[str, str], compress_level: int) -> tuple[str, bytes, tupl
 
 
 def read_source(path: str) -> np.ndarray:
-    """An image as a preparation step should keep it: channels and depth as stored, turned as datasets read it.
+    """Read an image for a preparation step: channels and depth as stored, oriented as datasets read it.
 
-    JPEG files become BGR. Files of other formats that hold EXIF data, which may turn the picture, lose their alpha.
+    JPEG files become BGR. Files of other formats with EXIF data, which may rotate the image, lose their alpha.
     """
     content = Path(path).read_bytes()
     if content.startswith(b"\xff\xd8"):
         return imread(path, "color")
-    return imread(path, "turned" if any(mark in content for mark in _EXIF_MARKS) else "unchanged")
+    return imread(path, "oriented" if any(mark in content for mark in _EXIF_MARKS) else "unchanged")

@@ -1,4 +1,4 @@
-"""What the machine computes natively, as PyTorch and the operating system tell."""
+"""What the machine computes natively, according to PyTorch and the operating system."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def cpu_unit(dtype: torch.dtype) -> str | None:
         dtype: ``torch.bfloat16`` or ``torch.float16``.
 
     Returns:
-        Its name, such as ``AMX`` or ``AVX-512-bf16``; None if there is none, or if that cannot be found out.
+        Its name, such as ``AMX`` or ``AVX-512-bf16``; None if there is none, or if it is not known.
     """
     amx, avx512, arm = {
         torch.bfloat16: ("amx_bf16", "avx512_bf16", "bf16"),
         torch.float16: ("amx_fp16", "avx512_fp16", "asimdhp"),
     }[dtype]
     flags, bf16 = cpu_flags(), dtype is torch.bfloat16
-    if amx in flags or (bf16 and _torch_says("_is_amx_tile_supported")):
+    if amx in flags or (bf16 and _torch_supports("_is_amx_tile_supported")):
         return "AMX"
-    if avx512 in flags or (bf16 and _torch_says("_is_avx512_bf16_supported")):
+    if avx512 in flags or (bf16 and _torch_supports("_is_avx512_bf16_supported")):
         return "AVX-512-bf16" if bf16 else "AVX-512-fp16"
     if arm in flags and platform.machine().lower() in ("aarch64", "arm64"):
         return f"ARM's {arm}"
@@ -59,7 +59,7 @@ def machine_name() -> str:
     return "-".join("".join(c if c.isalnum() or c in ".+" else " " for c in words.lower()).split())
 
 
-def _torch_says(name: str) -> bool:
+def _torch_supports(name: str) -> bool:
     question = getattr(torch.cpu, name, None)  # private, and not in every version
     return question is not None and bool(question())
 

@@ -1,4 +1,4 @@
-"""Small things: time stamps, folders of a run, seeds, sizes."""
+"""Time stamps, folders of a run, seeds, sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A function over many items in several processes, with a progress bar."""
+"""Applies a function to many items in several processes, with a progress bar."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def parallel_map(
     """Apply a function to each item, in the items' order.
 
     Args:
-        function: A function of a module, or a partial of one. With OSError or ValueError it reports that an item
-            cannot be done, which does not stop the others.
+        function: A function of a module, or a partial of one. If it raises OSError or ValueError for an item,
+            the others are still processed.
         items: The items; they, and the results, must be picklable.
-        num_workers: Number of processes, at most that of the cores; with fewer than 2 it is done in this one.
-        description: Stands before the progress bar, which is shown in a terminal.
+        num_workers: Number of processes, at most that of the cores; with fewer than 2, this process does the work.
+        description: Label of the progress bar, which is shown in a terminal.
 
     Yields:
         Each item with its result, or with the exception.

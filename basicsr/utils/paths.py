@@ -1,4 +1,4 @@
-"""Where runs go when nothing else is said."""
+"""The default folder of runs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Registries: the names that an option file may use, and the classes or functions behind them.
+"""Registries map the names in option files to classes and functions.
 
 The package's own members register themselves when their file is imported, and the files are imported the first
 time a name is looked up. A user's module registers by being imported (``imports:`` in an option file).

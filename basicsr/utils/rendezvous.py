@@ -1,8 +1,7 @@
-"""The roll-call of a distributed run: who takes part is agreed before any collective, and what is wrong is said.
+"""The rendezvous of a distributed run: all ranks join before the first collective, or the run ends with the reason.
 
-Ranks meet in a key-value store. A store may outlive an attempt (torchrun keeps one over restarts), so that nothing
-found in it is believed until its writer has answered: rank 0 calls every rank that has joined by the rank's one-time
-token, and counts it present when that token replies.
+Ranks join through a key-value store. A store may outlive an attempt (torchrun keeps one over restarts), so its entries
+are verified: rank 0 calls every rank that has joined by its one-time token, and the rank is present once it replies.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-_PAUSE = 0.05  # seconds between two looks into the store
+_POLL_INTERVAL = 0.05  # seconds between two reads of the store
 
 
 class LaunchError(RuntimeError):
-    """The processes of a run did not come together; the text tells the user what to do."""
+    """The processes of a run could not start together; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Roster:
-    """All processes of the run, in the order of their ranks, and a store that belongs to this attempt alone."""
+    """All processes of the run, in the order of their ranks, and a store for this attempt only."""
 
     store: Any
     members: list[Member]
@@ -55,11 +54,11 @@ class Roster:
         return any(member.restarts > 0 for member in self.members)
 
 
-def read_place(env: Mapping[str, str]) -> tuple[int, int, int]:
+def read_rank_env(env: Mapping[str, str]) -> tuple[int, int, int]:
     """``RANK``, ``WORLD_SIZE`` and ``MASTER_PORT``.
 
     Raises:
-        LaunchError: If one is no number, or they contradict each other.
+        LaunchError: If one is not a number, or they contradict each other.
     """
     values = []
     for key in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
@@ -74,19 +73,19 @@ def read_place(env: Mapping[str, str]) -> tuple[int, int, int]:
     return rank, world, port
 
 
-def call_roll(rank: int, world: int, address: str, port: int, timeout: float) -> Roster:
+def assemble(rank: int, world: int, address: str, port: int, timeout: float) -> Roster:
     """Wait until all ranks are present.
 
     Args:
         rank: This process's rank.
         world: Number of ranks.
-        address: Where rank 0, or its launcher, keeps the store.
+        address: The host of the store: that of rank 0, or of its launcher.
         port: Its port.
         timeout: Seconds to wait.
 
     Raises:
-        LaunchError: If the store cannot be made or reached; if ranks are missing, have another ``WORLD_SIZE`` or are
-            taken twice. Every rank that was there gets the same sentence.
+        LaunchError: If the store cannot be created or reached; if ranks are missing, have another ``WORLD_SIZE`` or
+            occur twice. Every rank that joined gets the same message.
     """
     from torch.distributed import PrefixStore
 
@@ -96,9 +95,9 @@ def call_roll(rank: int, world: int, address: str, port: int, timeout: float) ->
     token = secrets.token_hex(8)
     store.set(f"join/{rank}", json.dumps({"token": token, "member": asdict(me)}))
     if rank == 0:
-        session, members = token, _lead(store, me, token, timeout)
+        session, members = token, _lead_assembly(store, me, token, timeout)
     else:
-        session, members = _follow(store, me, token, timeout, f"{address}:{port}")
+        session, members = _join_assembly(store, me, token, timeout, f"{address}:{port}")
     return Roster(PrefixStore(session, store), members)
 
 
@@ -125,7 +124,7 @@ def _open_store(rank: int, world: int, address: str, port: int, timeout: float) 
     return PrefixStore("basicsr", store)
 
 
-def _lead(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
+def _lead_assembly(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
     present = {0: me}
     deadline = time.monotonic() + timeout
     while len(present) < me.world_size:
@@ -137,7 +136,7 @@ def _lead(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
             if store.check([f"ack/{session}/{entry['token']}"]):
                 present[rank] = member = Member(**entry["member"])
                 if member.world_size != me.world_size:
-                    _call_off(
+                    _abort(
                         store,
                         session,
                         f"{member} was started with WORLD_SIZE={member.world_size}, {me} with "
@@ -145,27 +144,27 @@ def _lead(store: Any, me: Member, session: str, timeout: float) -> list[Member]:
                     )
         if time.monotonic() > deadline:
             missing = [str(rank) for rank in range(me.world_size) if rank not in present]
-            _call_off(
+            _abort(
                 store,
                 session,
                 f"WORLD_SIZE={me.world_size}, but rank {', '.join(missing)} did not join within {timeout:.0f} s; "
                 f"present: {', '.join(str(present[rank]) for rank in sorted(present))}. Either WORLD_SIZE (torchrun: "
-                f"--nnodes × --nproc_per_node) is wrong, or a process did not start or cannot reach rank 0; its "
-                f"output tells.",
+                f"--nnodes × --nproc_per_node) is wrong, or a process did not start or cannot reach rank 0; see its "
+                f"output.",
             )
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_INTERVAL)
     members = [present[rank] for rank in range(me.world_size)]
     store.set(f"go/{session}", json.dumps({"members": [asdict(member) for member in members]}))
     return members
 
 
-def _call_off(store: Any, session: str, sentence: str) -> None:
-    store.set(f"go/{session}", json.dumps({"error": sentence}))
-    time.sleep(20 * _PAUSE)  # the store may end with this process; let the others read
-    raise LaunchError(sentence)
+def _abort(store: Any, session: str, message: str) -> None:
+    store.set(f"go/{session}", json.dumps({"error": message}))
+    time.sleep(20 * _POLL_INTERVAL)  # the store may end with this process; let the others read it first
+    raise LaunchError(message)
 
 
-def _follow(store: Any, me: Member, token: str, timeout: float, place: str) -> tuple[str, list[Member]]:
+def _join_assembly(store: Any, me: Member, token: str, timeout: float, place: str) -> tuple[str, list[Member]]:
     from torch.distributed import DistError
 
     session = None
@@ -177,8 +176,8 @@ def _follow(store: Any, me: Member, token: str, timeout: float, place: str) -> t
                 other = Member(**entry["member"])
                 raise LaunchError(f"two processes have RANK={me.rank}: this one ({me}) and {other}")
             called = _read(store, f"call/{token}")
-            if called != session:  # rank 0 is there, and will say within its own time how it ends
-                session, deadline = called, time.monotonic() + timeout + 100 * _PAUSE
+            if called != session:  # rank 0 has joined, and reports the outcome within its own timeout
+                session, deadline = called, time.monotonic() + timeout + 100 * _POLL_INTERVAL
             if session is not None:
                 store.set(f"ack/{session}/{token}", "")
                 outcome = _read(store, f"go/{session}")
@@ -186,7 +185,7 @@ def _follow(store: Any, me: Member, token: str, timeout: float, place: str) -> t
                     if "error" in outcome:
                         raise LaunchError(outcome["error"])
                     return session, [Member(**member) for member in outcome["members"]]
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_INTERVAL)
         entry = _read(store, "join/0")
     except DistError as error:
         raise LaunchError(

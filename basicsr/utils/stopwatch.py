@@ -1,4 +1,4 @@
-"""Time short computations against each other, without a trace in the process that asks."""
+"""Times short computations against each other, without side effects on the calling thread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ BUDGET = 0.1  # seconds after which no further round begins
 def time_each(make: Callable[[], dict[str, Callable[[], Any]]]) -> dict[str, float]:
     """The shortest time that each computation took, over a few rounds in which they take turns.
 
-    They run in a thread of their own, where neither autocast, inference mode, a profiler, a counter of operations nor
-    whatever else is set up for the calling thread holds. The first round warms up and is not counted. The shortest time
-    is the one that other jobs on the machine disturbed least.
+    They run in a separate thread, without the calling thread's autocast, inference mode, profiler or FLOP counter. The
+    first round warms up and is not timed. The shortest time is the one that other jobs disturbed least.
 
     Args:
         make: Builds the computations, by name; called in that thread. It must not draw from PyTorch's global generator.

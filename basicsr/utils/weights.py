@@ -1,4 +1,4 @@
-"""Read weights: from files of PyTorch and safetensors, without running foreign code, into a network."""
+"""Loads weights into networks from files of PyTorch and safetensors, without running pickled code."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def _read(path: Path) -> Any:
 
 
 def load_with_stand_ins(path: str | os.PathLike) -> Any:
-    """Read a file of PyTorch's in which objects of other libraries may lie beside the tensors.
+    """Read a PyTorch file that may hold objects of other libraries beside the tensors, as Lightning's do.
 
-    Lightning's checkpoints hold some of its own (and need not hold them for us). Each is replaced by an empty object
-    of a stand-in class, so that no code is run and the library need not be installed.
+    Each such object is replaced by an empty object of a stand-in class, so that no pickled code runs and the library
+    need not be installed.
     """
     stand_ins: dict[str, type] = {}
     while True:
@@ -74,11 +74,11 @@ def load_with_stand_ins(path: str | os.PathLike) -> Any:
 
 
 def _stand_in(full_name: str) -> type:
-    """A class of that name whose objects take anything and are nothing."""
+    """An empty class of that name, whose constructor accepts anything."""
     module, _, name = full_name.rpartition(".")
 
     def take(self: Any, *args: Any, **kwargs: Any) -> None:
-        """Take what the real class would be given."""
+        """Accept the arguments of the real class."""
 
     return type(name, (), {"__module__": module, "__init__": take, "__setstate__": take})
 
@@ -127,7 +127,7 @@ def load_weights(
         param_key: See :func:`extract_state_dict`.
 
     Returns:
-        Sentences about what differed; empty when everything agreed.
+        Messages about differences; empty if everything agreed.
 
     Raises:
         ValueError: If ``strict`` and something differs: lists missing, unexpected and wrong-shape keys.
@@ -149,9 +149,7 @@ def load_weights(
         result = net.load_state_dict({k: v for k, v in state.items() if k not in wrong}, strict=False)
     missing = [key for key in result.missing_keys if key not in wrong]
     if own and not (own & state.keys()) - wrong.keys():
-        raise ValueError(
-            f"{path} is of no use to {type(net).__name__}: not one of its keys fits ({_some(list(state))})"
-        )
+        raise ValueError(f"{path} does not fit {type(net).__name__}: none of its keys does ({_some(list(state))})")
     differences = [
         f"{len(keys)} {what}: {_some(keys)}"
         for what, keys in (

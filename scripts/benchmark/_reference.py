@@ -1,4 +1,4 @@
-"""PyPI's basicsr 1.4.2 beside ours in one process, for benchmarks that compare the two."""
+"""Loads PyPI's basicsr 1.4.2 beside ours in one process, for benchmarks that compare the two."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 
 
 def load_reference(folder: str, modules: list[str]) -> dict[str, ModuleType]:
-    """Import modules of the ``basicsr`` package that lies in a folder, without disturbing ours.
+    """Import modules of the ``basicsr`` package in a folder, without affecting ours.
 
     It is installed with ``pip install --no-deps --target FOLDER basicsr==1.4.2``. It imports torchvision, which has no
     CPU build on PyPI; an empty stand-in is put in its place while it is imported. Nothing that is measured uses it.
@@ -39,7 +39,7 @@ PARTS = ("models", "models.vgg", "ops", "utils", "transforms", "transforms.funct
 
 def _stand_in(name: str) -> ModuleType:
     module = types.ModuleType(name)
-    module.__path__ = []  # so that it counts as a package
+    module.__path__ = []  # makes it a package
     module.__version__ = "0.0"
     module.__getattr__ = _attribute  # type: ignore[method-assign]
     return module

@@ -1,4 +1,4 @@
-"""Time the forms of window attention and print a Markdown table; what ``attention.fastest_form`` chooses stands last.
+"""Time the forms of window attention and print a Markdown table; the choice of ``attention.fastest_form`` is last.
 
     python scripts/benchmark/attention.py [--device cpu] [--threads 2] [--repeats 20] [--cpu-time]
 

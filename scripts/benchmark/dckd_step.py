@@ -5,9 +5,9 @@
 
 Straightforward means: the encoder sees one image (a batch of B) after the other, each once for the contrast, and
 student and teacher once more for the cross-entropy. With ``--reference`` it also runs as the release does, with the
-SwinIR of PyPI's basicsr 1.4.2 and the encoder's activation as ``x · sigmoid(x)``. All do the same sums on the same
-draws (stochastic depth is off); the five losses are printed so that they can be compared. Each measurement is a process
-of its own, with its peak memory, and the variants take turns; times are medians of all steps but each process's first.
+SwinIR of PyPI's basicsr 1.4.2 and the encoder's activation as ``x · sigmoid(x)``. All compute the same
+losses on the same draws (stochastic depth is off); the five losses are printed for comparison. Each measurement runs in
+a separate process, with its peak memory. The variants take turns; times are medians without each process's first step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from _reference import load_reference
 from basicsr.archs import vqgan_blocks
 from basicsr.distill.augmentation import InvertibleAugmentation
 from basicsr.distill.dcr import EPSILON
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.models import build_model
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options import load_options
@@ -40,7 +40,7 @@ RELEASE = "as released: straightforward, basicsr 1.4.2's SwinIR, fp32"
 VARIANTS = {
     RELEASE: {"order": "straightforward"},
     "straightforward, our networks, fp32": {"order": "straightforward"},
-    "ours, fp32, freed memory given back": {"keep_freed_memory": False},
+    "ours, fp32, freed memory given back": {"disable_malloc_trim": False},
     "ours, fp32": {},
     "ours, history in bf16 (our files)": {"history": "bf16"},
     "ours, all frozen networks in bf16": {"t": "bf16", "history": "bf16", "vqgan": "bf16"},
@@ -116,8 +116,8 @@ def measure(variant: dict, arguments: argparse.Namespace) -> dict:
     torch.set_num_threads(arguments.threads)
     get_root_logger().setLevel("ERROR")
     is_ours = "order" not in variant
-    if is_ours and variant.get("keep_freed_memory", True):
-        keep_freed_memory()  # as train.py does
+    if is_ours and variant.get("disable_malloc_trim", True):
+        disable_malloc_trim()  # as train.py does
     model = make_model(variant, arguments.device, arguments.compile and is_ours)
     if arguments.only == RELEASE:
         put_reference_networks_in(model, arguments.reference)
@@ -173,9 +173,9 @@ def main() -> None:
         ratios = "".join(f" {seconds[base] / seconds[name]:.2f}× |" for base in bases)
         parts = [part for run in runs for part in run["parts"]]
         medians = {key: statistics.median(p[key] for p in parts) for key in (parts[0] if parts else {})}
-        told = ", ".join(f"{key} {value:.2f}" for key, value in medians.items() if value > 0.005)
+        shown = ", ".join(f"{key} {value:.2f}" for key, value in medians.items() if value > 0.005)
         gib = statistics.median(run["gib"] for run in runs)
-        print(f"| {name} | {seconds[name]:.2f} |{ratios} {gib:.2f} | {told or '–'} |")
+        print(f"| {name} | {seconds[name]:.2f} |{ratios} {gib:.2f} | {shown or '–'} |")
     print(f"\n| loss of the first step | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")
     for loss in results[names[0]][0]["losses"]:
         print(f"| {loss} | " + " | ".join(f"{results[name][0]['losses'][loss]:.6f}" for name in names) + " |")

@@ -1,4 +1,4 @@
-"""Time of a forward pass of the students in bf16 against fp32, on a CPU, and what `precision: auto` takes there.
+"""Time of a forward pass of the students in bf16 against fp32, on a CPU, and the choice of `precision: auto` there.
 
     python scripts/benchmark/emulated_bf16.py [--threads 1] [--repeats 3] [--cpu-time]
 
@@ -41,7 +41,7 @@ def main() -> None:
     for title, options in NETWORKS.items():
         net = build_network(options).eval()
         runtimes = {"fp32": NetworkRuntime(), "bf16": NetworkRuntime("bf16")}
-        nets = {name: runtime.store(copy.deepcopy(net)) for name, runtime in runtimes.items()}
+        nets = {name: runtime.cast_weights(copy.deepcopy(net)) for name, runtime in runtimes.items()}
         seconds: dict[str, list[float]] = {name: [] for name in nets}
         for _ in range(arguments.repeats + 1):
             for name, runtime in runtimes.items():

@@ -1,11 +1,11 @@
-"""Count the training patches that the loader gives per second, and print a Markdown table.
+"""Measure the training patches that the loader returns per second, and print a Markdown table.
 
     python scripts/benchmark/loader.py [--reference FOLDER] [--seconds 3] [--rounds 3] [--cpu-time]
 
 The images are photographs bundled with scikit-image, cut into 480×480 sub-images, and their ×2 LR; a patch is a GT crop
-of 96×96, randomly turned, and its LR crop, as float32 in batches of 16. ``--reference`` names a folder that holds the
+of 96×96, randomly flipped, and its LR crop, as float32 in batches of 16. ``--reference`` names a folder that holds the
 package `basicsr` of PyPI (1.4.2), whose loader is then measured beside ours on the same files, with the same crops and
-batches, in a process of its own; torchvision, which it imports without using it here, is replaced by an empty stand-in.
+batches, in a separate process; torchvision, which it imports without using it here, is replaced by an empty stand-in.
 
 Loaders take turns in each round, so that whatever else the machine does affects all of them alike; an entry is the
 median of the rounds.
@@ -51,7 +51,14 @@ def prepare(folder: str, num_workers: int) -> int:
             photograph = getattr(data, name)()
             image = photograph[0] if isinstance(photograph, tuple) else photograph
             imwrite(np.ascontiguousarray(image[..., 2::-1]), path)
-    make_lr(f"{folder}/photos", f"{folder}/LR", [SCALE], "{}", f"{folder}/HR", num_workers)
+    make_lr(
+        f"{folder}/photos",
+        f"{folder}/LR",
+        [SCALE],
+        filename_tmpl="{}",
+        gt_output_folder=f"{folder}/HR",
+        num_workers=num_workers,
+    )
     extract_subimages(f"{folder}/HR", f"{folder}/gt", SIDE, STEP, num_workers=num_workers)
     extract_subimages(f"{folder}/LR/X{SCALE}", f"{folder}/lq", SIDE // SCALE, STEP // SCALE, num_workers=num_workers)
     for role in ("gt", "lq"):

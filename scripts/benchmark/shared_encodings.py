@@ -1,12 +1,12 @@
-"""What it saves that a perceptual loss and distillation terms share one VGG: time and memory of a step, either way.
+"""Time and memory of a step in which a perceptual loss and distillation terms share one VGG, and in which they do not.
 
     python scripts/benchmark/shared_encodings.py [--batch 2] [--threads 2] [--rounds 3] [--repeats 3] [--device cpu]
 
 The step is that of a small EDSR ×4 with a pixel loss, a perceptual loss and DCR, both over relu1_1 … relu5_1 of VGG19
 (random weights, the same in both variants). Apart: the perceptual loss has a VGG of its own, and each image is encoded
 once for it and once for DCR. Shared: ``perceptual_opt: {encoder: vgg}``. The losses are printed so that they can be
-compared. Each measurement is a process of its own, and the two take turns; times are medians of all steps but each
-process's first.
+compared. Each measurement runs in a separate process, and the two take turns; times are medians without
+each process's first step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, w
 import torch
 
 from basicsr.archs.vgg_arch import VGGFeatureExtractor
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.models import build_model
 from basicsr.utils.logger import get_root_logger
 
@@ -70,7 +70,7 @@ def measure(shared: bool, arguments: argparse.Namespace) -> dict:
     """Times of steps; of the first, the losses and how many images VGG has encoded; this process's peak memory."""
     torch.set_num_threads(arguments.threads)
     get_root_logger().setLevel("ERROR")
-    keep_freed_memory()
+    disable_malloc_trim()
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(3)
         file = f"{folder}/vgg19.pth"

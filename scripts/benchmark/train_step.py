@@ -26,7 +26,7 @@ from _reference import load_reference
 from basicsr.archs import build_network
 from basicsr.engine.compute.ema import update_ema
 from basicsr.engine.compute.precision import native_bf16
-from basicsr.engine.run.host_memory import keep_freed_memory
+from basicsr.engine.run.host_memory import disable_malloc_trim
 
 SWINIR = {"type": "SwinIR", "upscale": 4, "img_size": 48, "window_size": 8, "depths": [6] * 4, "embed_dim": 60}
 SWINIR |= {"num_heads": [6] * 4, "mlp_ratio": 2, "upsampler": "pixelshuffle", "resi_connection": "1conv"}
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cpu-time", action="store_true")
     arguments = parser.parse_args()
-    keep_freed_memory()
+    disable_malloc_trim()
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)

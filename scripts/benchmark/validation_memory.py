@@ -2,7 +2,7 @@
 
     python scripts/benchmark/validation_memory.py --reference FOLDER
 
-Each row is a process of its own; what importing and building take is subtracted.
+Each row is measured in a separate process; the memory of importing and building is subtracted.
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ def main() -> int:
             args.output,
             args.crop_size,
             args.step,
-            args.thresh_size,
-            args.filename_tmpl,
-            args.compression_level,
-            args.num_workers,
+            thresh_size=args.thresh_size,
+            filename_tmpl=args.filename_tmpl,
+            compression_level=args.compression_level,
+            num_workers=args.num_workers,
         )
     )
 

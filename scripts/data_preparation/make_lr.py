@@ -20,7 +20,14 @@ def main() -> int:
     )
     args = arguments.parse_args()
     return run(
-        lambda: make_lr(args.input, args.output, args.scale, args.filename_tmpl, args.gt_output, args.num_workers)
+        lambda: make_lr(
+            args.input,
+            args.output,
+            args.scale,
+            filename_tmpl=args.filename_tmpl,
+            gt_output_folder=args.gt_output,
+            num_workers=args.num_workers,
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""What DCKD's terms are worth in miniature: one student, one budget, five ways of training it, several seeds. [ours]
+"""What DCKD's terms gain in miniature: one student, one budget, five ways of training it, several seeds. [ours]
 
     python scripts/experiments/dckd_miniature.py --data FOLDER [--iterations 1500] [--seeds 3] [--jobs 2] [--arms …]
 

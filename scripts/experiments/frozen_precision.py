@@ -1,4 +1,4 @@
-"""What bf16 in frozen networks does to a run's losses.
+"""The effect of bf16 in frozen networks on a run's losses.
 
     python scripts/experiments/frozen_precision.py -opt OPTIONS [--auto_resume]
 

@@ -115,9 +115,9 @@ def test_unless_it_is_measured_the_form_follows_from_what_the_cpu_computes_nativ
     qkv, _, _ = tokens(dtype=dtype)
     for emulated in ((), (torch.bfloat16,)):
         monkeypatch.setattr(attention, "EMULATED", emulated)
-        attention.FORMS.forget()
+        attention.FORMS.clear()
         assert fastest_form(qkv) == ("sdpa" if dtype in emulated else "matmul")
-    attention.FORMS.forget()
+    attention.FORMS.clear()
 
 
 @pytest.mark.parametrize("grad", [True, False])

@@ -7,9 +7,9 @@ from basicsr.archs.conv_layout import to_fastest_layout
 
 @pytest.fixture
 def image():
-    conv_layout.FORMS.forget()
+    conv_layout.FORMS.clear()
     yield torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
-    conv_layout.FORMS.forget()
+    conv_layout.FORMS.clear()
 
 
 @pytest.mark.parametrize("form", conv_layout.FORMS.forms)
@@ -37,10 +37,10 @@ def test_swinir_agrees_in_both_layouts(upsampler, upscale, monkeypatch):
     x, outs, grads = torch.rand(1, 3, 8, 8), [], []
     for form in conv_layout.FORMS.forms:
         monkeypatch.setattr(conv_layout, "DEFAULT", form)
-        conv_layout.FORMS.forget()
+        conv_layout.FORMS.clear()
         outs.append(net(x))
         grads.append(torch.autograd.grad(outs[-1].square().mean(), list(net.parameters())))
-    conv_layout.FORMS.forget()
+    conv_layout.FORMS.clear()
     torch.testing.assert_close(*outs, rtol=0, atol=1e-5)
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

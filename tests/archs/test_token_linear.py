@@ -9,7 +9,7 @@ from basicsr.archs.token_linear import TokenLinear
 @pytest.mark.parametrize("tokens", [32, 7])
 def test_it_is_a_linear_layer_in_each_form(tokens, form, monkeypatch):
     monkeypatch.setattr(token_linear, "DEFAULT", form)
-    token_linear.FORMS.forget()
+    token_linear.FORMS.clear()
     layer = TokenLinear(5, 3)
     x = torch.randn(2, tokens, 5, requires_grad=True)
     upstream = torch.randn(2, tokens, 3)
@@ -22,7 +22,7 @@ def test_it_is_a_linear_layer_in_each_form(tokens, form, monkeypatch):
         torch.autograd.grad(out, (x, layer.weight, layer.bias), upstream), expected, strict=True
     ):
         torch.testing.assert_close(grad, reference, rtol=0, atol=1e-4)
-    token_linear.FORMS.forget()
+    token_linear.FORMS.clear()
 
 
 def _nodes(out) -> str:

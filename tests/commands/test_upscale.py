@@ -208,7 +208,7 @@ def test_images_that_are_read_are_never_replaced(tmp_path):
         (["--arch", "[1, 2]"], "--arch [1, 2]: no mapping; it describes the network, as in '{type: EDSR"),
         (["--arch", "{type: EDSR"], "--arch"),
         (["--arch", "EDSR"], "Network 'EDSR' cannot be built from its options"),
-        (["--arch", "IMDN"], "is of no use to IMDN: not one of its keys fits"),
+        (["--arch", "IMDN"], "does not fit IMDN: none of its keys does"),
         (["--device", "cuda:77"], "--device cuda:77 cannot be used here"),
         (["--device", "gpu"], "--device gpu cannot be used here"),
         (["--tile", "40", "--tile_overlap", "30"], "tiles of 40 pixels cannot overlap by 30"),

@@ -178,7 +178,7 @@ def test_damaged_images_are_refused_by_name(tmp_path, kind):
     single = {**options, "type": "SingleImageDataset", "dataroot_lq": options["dataroot_gt"]}
     with pytest.raises(ValueError, match=rf"cannot read the lq image .*gt.{name}: \d+ bytes cannot be decoded"):
         build_dataset(single)[0]
-    for flag in ("color", "grayscale", "unchanged", "turned"):
+    for flag in ("color", "grayscale", "unchanged", "oriented"):
         with pytest.raises(ValueError, match=rf"cannot read the image .*{name}: \d+ bytes cannot be decoded"):
             imread(tmp_path / "gt" / name, flag)
 

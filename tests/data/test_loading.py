@@ -203,9 +203,11 @@ def test_a_dataset_may_read_whole_batches():
         def __getitem__(self, index):
             return {"index": index, "draw": random.random()}
 
-        def read_batch(self, indices, size):
-            samples = [self[index] for index in indices]
-            assert len(samples) == size
+        def read_batch(self, indices, seed_sample):
+            samples = []
+            for index in indices:
+                seed_sample(index)
+                samples.append(self[index])
             return {key: torch.tensor([sample[key] for sample in samples]) for key in samples[0]} | {"whole": True}
 
     class Overridden(Batched):

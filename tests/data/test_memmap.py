@@ -224,7 +224,7 @@ def _replaced(path: Path, old: bytes, new: bytes) -> None:
         (
             lambda gt: _replaced(gt / "index.jsonl", b'"version": 1', b'"version": 7'),
             ValueError,
-            r"gt\.memmap has version 7 of the format, and this release reads version 1; make it anew",
+            r"gt\.memmap has version 7 of the format, and this release reads version 1; create it again",
         ),
         (
             lambda gt: _replaced(gt / "index.jsonl", b'"offset": 0', b'"offset": 3'),

@@ -98,7 +98,14 @@ def test_lr_command(photos, tmp_path):
 
 
 def test_lr_with_cut_gt_and_own_names(photos, tmp_path):
-    failures = make_lr(str(photos), str(tmp_path / "lr"), [2, 4], "{}", str(tmp_path / "gt"), num_workers=2)
+    failures = make_lr(
+        str(photos),
+        str(tmp_path / "lr"),
+        [2, 4],
+        filename_tmpl="{}",
+        gt_output_folder=str(tmp_path / "gt"),
+        num_workers=2,
+    )
     assert failures == []
     gt = cv2.imread(str(tmp_path / "gt" / "a.png"))
     np.testing.assert_array_equal(gt, cv2.imread(str(photos / "a.png"))[:24, :28])

@@ -107,7 +107,7 @@ def build(terms, networks=NETWORKS, average=True, runtime=None, **train):
     opt = options(terms, networks, runtime, **train)
     own = student(build_network(opt["network_g"]))
     ema = build_network(opt["network_g"]).requires_grad_(False).eval() if average else None
-    distillation = Distillation(opt, own, ema, ("g",), CPU)
+    distillation = Distillation(opt, own, average=ema, trained=("g",), device=CPU)
     distillation.start()
     return distillation
 

@@ -61,14 +61,14 @@ def warnings(caplog, monkeypatch):
 def test_what_terms_log_has_their_names():
     distillation = distil({"quiet": {"type": "LogitsKD"}, "one": {"type": "Talkative"}, "two": {"type": "Talkative"}})
     ctx, losses = take_step(distillation, small_batch().lq)
-    logs = distillation.take_logs()
+    logs = distillation.pop_logs()
     mean = ctx.output.mean().item()
     expected = {f"{name}_{key}": value for name in ("one", "two") for key, value in (("early", 1.5), ("share", 0.25))}
     assert {key: float(value) for key, value in logs.items()} == pytest.approx(
         {**expected, "one_mean": mean, "two_mean": mean}
     )
     assert not logs["one_mean"].requires_grad
-    assert distillation.take_logs() == {}
+    assert distillation.pop_logs() == {}
     assert list(losses) == ["l_quiet", "l_one_a", "l_one_b", "l_two_a", "l_two_b"]
 
 
@@ -124,7 +124,7 @@ def test_without_terms_it_does_nothing():
         assert distillation(ctx, {"l_pix": ctx.output.mean()}) == {}
         assert calls == [1] and ctx.output.requires_grad
         distillation.after_step(1)
-        assert distillation.train_own(1) == {} and distillation.take_logs() == {}
+        assert distillation.train_own(1) == {} and distillation.pop_logs() == {}
         assert distillation.parameter_groups() == [] and distillation.optimizers == [] and distillation.state() == {}
         assert list(distillation.networks.frozen.built) == []
 

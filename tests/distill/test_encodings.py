@@ -115,7 +115,7 @@ def test_an_image_that_was_not_announced_is_encoded_by_itself(net, encoder):
 def test_announcing_an_encoding_announces_the_pass_over_the_input_alone(encoder):
     ctx = make_context()
     ctx.want_encoding(encoder, PassOutput("t"), PassOutput("t", "view"))
-    with pytest.raises(ValueError, match="the pass 'view' of network_t was not asked for"):
+    with pytest.raises(ValueError, match="the pass 'view' of network_t was not requested"):
         ctx.encoding(encoder, PassOutput("t", "view"))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from basicsr.archs.swinir_arch import SwinIR
 from basicsr.distill import build_term
 from basicsr.distill.feature_term import FeatureTerm
-from basicsr.distill.taps import FeatureTaps, cut
+from basicsr.distill.taps import FeatureTaps, slice_images
 
 
 class Maps(nn.Module):
@@ -77,7 +77,7 @@ class Networks:
         size = [side * scale for side in self.patch_size]
         with torch.no_grad(), self.taps[network].recording(watch=True) as features:
             self.nets[network](torch.rand(2, 3, *size))
-        return {name: tuple(cut(feature, 0, 1, 2, name).shape) for name, feature in features.items()}
+        return {name: tuple(slice_images(feature, 0, 1, 2, name).shape) for name, feature in features.items()}
 
     def tap(self, network, pattern):
         return {name: self.shapes[network][name] for name in self.taps[network].add(pattern)}
@@ -284,7 +284,7 @@ def test_windowed_tokens_of_a_longer_batch_give_each_image_its_own_gram_matrix()
     longer = world.context(images)
     for done in longer.passes.values():  # as a step gives them: of the last 2 of 4 images that ran together
         done.output = done.output[2:]
-        done.features = {name: cut(feature, 2, 4, 4, name) for name, feature in done.features.items()}
+        done.features = {name: slice_images(feature, 2, 4, 4, name) for name, feature in done.features.items()}
     ((together, teacher),) = term.matched_features(longer)
     assert together.shape == teacher.shape == (2, 64, 5)
     for image, tokens in zip(images[2:], together):

@@ -91,7 +91,7 @@ def test_in_a_distillation(gradients):
         ctx = distillation.context(iteration, batch_of(lq), lambda: student(lq))
         pixel = {"l_pix": ctx.output.mean()}
         losses = distillation(ctx, pixel)
-        logs[iteration] = distillation.take_logs()
+        logs[iteration] = distillation.pop_logs()
         distillation.after_step(iteration)
     assert logs[1] == {}
     assert list(logs[2]) == [f"{kind}_{name}" for name in ("kd", "l2", "constant") for kind in ("grad", "cos")]

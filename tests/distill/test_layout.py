@@ -57,7 +57,7 @@ def test_a_network_of_one_size_cannot_tell():
     def refuse():
         raise ValueError("it has a position embedding")
 
-    with pytest.raises(ValueError, match=r"cannot be told; set layout \(it has a position embedding\)"):
+    with pytest.raises(ValueError, match=r"is ambiguous; set layout \(it has a position embedding\)"):
         find_layout("auto", "network_g 'x'", (1, 4, 4, 4), (8, 8), refuse)
 
 

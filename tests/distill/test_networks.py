@@ -250,4 +250,4 @@ def test_a_network_that_the_recipe_trains_is_no_teacher():
     opt = options({"kd": {"type": "LogitsKD", "teacher": "d"}}, {**NETWORKS, "d": {"type": "Doubler"}})
     own = student(build_network(opt["network_g"]))
     with pytest.raises(ValueError, match="train.kd_opt.kd: network_d is trained by the recipe"):
-        Distillation(opt, own, None, ("g", "d"), CPU).start()
+        Distillation(opt, own, average=None, trained=("g", "d"), device=CPU).start()

@@ -98,7 +98,7 @@ def test_it_is_trained_by_its_own_loss_on_passes_without_gradients():
     term = distillation.terms["critic"]
     ctx, _ = take_step(distillation, small_batch().lq)
     mean = ctx.output.mean().item()
-    distillation.take_logs()
+    distillation.pop_logs()
     losses = distillation.train_own(1)
     assert term.factor.item() == pytest.approx(2.0 - 0.1 * 2 * (2.0 * mean - 1) * mean)
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(
@@ -106,7 +106,7 @@ def test_it_is_trained_by_its_own_loss_on_passes_without_gradients():
     )
     assert term.seen == [[False, False, False]]
     assert network(distillation, "g").shift.grad is None and term.offset.grad is None
-    assert float(distillation.take_logs()["critic_mean"]) == pytest.approx(mean)
+    assert float(distillation.pop_logs()["critic_mean"]) == pytest.approx(mean)
     assert network(distillation, "g").passes == [2, 2] and network(distillation, "t").passes == [2], (
         "nothing runs again"
     )

@@ -94,7 +94,7 @@ def test_one_pass_with_and_without_gradients_is_refused(ctx, order):
     """Whoever comes first: else the other one would go without its gradient, and nobody would notice."""
     view = images(seed=1)
     ctx.want("g", "view", view, grad=order[0])
-    with pytest.raises(ValueError, match="'view' of network_g is asked for with and without gradients; use two keys"):
+    with pytest.raises(ValueError, match="'view' of network_g is requested with and without gradients; use two keys"):
         ctx.want("g", "view", view, grad=order[1])
 
 
@@ -210,9 +210,9 @@ def test_a_term_that_is_not_active_asks_for_nothing():
 
 def test_a_pass_that_was_not_announced(ctx):
     ctx.want("t", "view", images(seed=1))
-    with pytest.raises(ValueError, match=r"'other' of network_t.*ctx.want\('t', 'other', image\). Asked for: view"):
+    with pytest.raises(ValueError, match=r"'other' of network_t.*ctx.want\('t', 'other', image\). Requested: view"):
         ctx.run("t", "other")
-    with pytest.raises(ValueError, match=r"Asked for: none"):
+    with pytest.raises(ValueError, match=r"Requested: none"):
         ctx.run("g", "other")
     with pytest.raises(ValueError, match=r"the pass 'other' of t needs its image: ctx.want\('t', 'other', image\)"):
         ctx.want("t", "other")
@@ -233,5 +233,7 @@ def test_a_network_that_gives_several_images():
         def forward(self, x):
             return x, x
 
-    with pytest.raises(ValueError, match="network_t gives a tuple; distillation compares images: wrap it in a network"):
+    with pytest.raises(
+        ValueError, match="network_t returns a tuple; distillation compares images: wrap it in a network"
+    ):
         context(images(), t=FrozenNetwork(Pair(), "t")).run("t")

@@ -53,12 +53,12 @@ def test_images_encoded_a_few_at_a_time_give_the_same(monkeypatch):
     """What the CPU does with many images."""
     batch = small_batch()
     values = []
-    for portion in (100, 5):
+    for chunk in (100, 5):
         distillation = distil({"cl": DCKD["cl"], "ce": DCKD["ce"]})
         history = distillation.terms["cl"].history
         with torch.no_grad():
             history.shift.fill_(-0.2)
-        monkeypatch.setattr("basicsr.engine.compute.runtime.CPU_BATCH", portion)
+        monkeypatch.setattr("basicsr.engine.compute.runtime.CPU_CHUNK", chunk)
         torch.manual_seed(5)
         _, losses = take_step(distillation, batch.lq, output=batch.output)
         values.append(losses)

@@ -97,8 +97,8 @@ def test_a_group_of_a_single_tensor():
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("names", r"kd_opt.x: optimizers\(\) gives a str; it gives a list of torch.optim's"),
-        ("parameters", r"kd_opt.x: parameter_groups\(\) gives a Parameter; it gives a list of groups, as in"),
+        ("names", r"kd_opt.x: optimizers\(\) returns a str; return a list of torch.optim's"),
+        ("parameters", r"kd_opt.x: parameter_groups\(\) returns a Parameter; return a list of groups, as in"),
     ],
 )
 def test_what_is_not_an_optimiser_or_a_group(way, message):
@@ -124,7 +124,7 @@ class Circular(KDTerm):
 @pytest.mark.parametrize("others", [{"a": "a"}, {"a": "b", "b": "a"}])
 def test_terms_as_networks_in_a_circle(others):
     distillation = distil({name: {"type": "Circular", "other": other} for name, other in others.items()})
-    with pytest.raises(ValueError, match="the network of train.kd_opt.a asks for its own pass 'lq'; .*circle"):
+    with pytest.raises(ValueError, match="the network of train.kd_opt.a requests its own pass 'lq'; .*circle"):
         take_step(distillation, small_batch().lq)
 
 
@@ -142,9 +142,9 @@ class Talker(KDTerm):
 
 def test_what_a_network_logs_has_its_own_name():
     distillation = distil({"kd": {"type": "LogitsKD", "teacher": "talker"}, "talker": {"type": "Talker"}})
-    distillation.take_logs()
+    distillation.pop_logs()
     take_step(distillation, small_batch().lq)
-    assert distillation.take_logs() == {"talker_asked": 3.0}
+    assert distillation.pop_logs() == {"talker_asked": 3.0}
 
 
 @KD_REGISTRY.register()
@@ -169,7 +169,7 @@ class Careless(KDTerm):
     ("where", "message"),
     [
         ("prepare", "train.kd_opt.x: network_nobody is not defined"),
-        ("forward", "train.kd_opt.x: the pass 'never' of network_g was not asked for"),
+        ("forward", "train.kd_opt.x: the pass 'never' of network_g was not requested"),
     ],
 )
 def test_errors_of_an_iteration_name_the_term(where, message):
@@ -226,9 +226,9 @@ class Learnt(KDTerm):
 def test_a_loss_of_the_recipe_s_own_may_not_take_a_term_s_place():
     distillation = distil({"kd": {"type": "LogitsKD"}})
     _, losses = take_step(distillation, small_batch().lq)
-    distillation.require_kept(losses | {"l_own": torch.tensor(1.0)})
-    with pytest.raises(ValueError, match="the recipe's own loss l_kd takes the place of a term's; rename the term"):
-        distillation.require_kept(losses | {"l_kd": torch.tensor(1.0)})
+    distillation.require_term_losses(losses | {"l_own": torch.tensor(1.0)})
+    with pytest.raises(ValueError, match="the recipe's own loss l_kd replaces a term's; rename the term"):
+        distillation.require_term_losses(losses | {"l_kd": torch.tensor(1.0)})
 
 
 def test_passes_that_were_announced_can_be_read_in_own_loss():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from basicsr.distill.taps import FeatureTaps, cut
+from basicsr.distill.taps import FeatureTaps, slice_images
 
 
 class Net(nn.Module):
@@ -357,11 +357,11 @@ def test_recording_and_replacing_in_a_compiled_network(net, backend, ways):
 
 def test_cut_gives_each_image_its_windows():
     feature = torch.arange(12.0).view(12, 1)  # 4 images of 3 windows
-    assert cut(feature, 1, 3, 4, "x")[:, 0].tolist() == [3, 4, 5, 6, 7, 8]
-    assert cut(feature, 3, 4, 12, "x")[:, 0].tolist() == [3]
+    assert slice_images(feature, 1, 3, 4, "x")[:, 0].tolist() == [3, 4, 5, 6, 7, 8]
+    assert slice_images(feature, 3, 4, 12, "x")[:, 0].tolist() == [3]
 
 
 @pytest.mark.parametrize("feature", [torch.zeros(5, 2), torch.zeros(0, 2), torch.tensor(1.0)])
 def test_cut_refuses_rows_that_are_no_multiple(feature):
     with pytest.raises(ValueError, match=r"'attn' gives .* for 2 images; its first dimension must be a multiple"):
-        cut(feature, 0, 1, 2, "attn")
+        slice_images(feature, 0, 1, 2, "attn")

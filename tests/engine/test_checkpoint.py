@@ -87,7 +87,7 @@ def test_a_part_named_module_keeps_its_name(tmp_path):
 
 def test_a_file_of_which_nothing_fits_is_refused_even_when_not_strict(net, tmp_path):
     torch.save({"other.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"of no use to Sequential: not one of its keys fits \(other.weight\)"):
+    with pytest.raises(ValueError, match=r"does not fit Sequential: none of its keys does \(other.weight\)"):
         load_weights(net, tmp_path / "w.pth", strict=False)
 
 

@@ -229,7 +229,7 @@ def test_another_network_is_refused(options):
 
 def test_crops_that_the_stride_does_not_divide_are_refused(options):
     options["datasets"]["train"]["gt_size"] = 17
-    with pytest.raises(ValueError, match=r"gt_size: 17 is no multiple of 2, the stride of network_g; 16 is"):
+    with pytest.raises(ValueError, match=r"gt_size: 17 is not a multiple of 2, the stride of network_g; 16 is"):
         model(options)
 
 

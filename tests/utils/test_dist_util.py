@@ -35,7 +35,7 @@ def test_slurm_variables_are_translated(monkeypatch):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("SLURM_NODELIST", "gpu[2-3]")
     monkeypatch.setenv("PATH", "")
-    dist_util._adopt_slurm(port=1234)
+    dist_util._export_slurm_env(port=1234)
     import os
 
     wanted = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu2", "MASTER_PORT": "1234"}

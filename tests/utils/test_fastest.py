@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from basicsr.utils import fastest
-from basicsr.utils.fastest import Forms, cache_folder, measurable, power_of_two, read_wish
+from basicsr.utils.fastest import Forms, cache_folder, measurable, parse_setting, power_of_two
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def forms(tmp_path, monkeypatch):
         return {"old": 1.0, "new": forms.time_of_new}
 
     monkeypatch.setattr(fastest, "time_each", time_each)
-    read_wish.cache_clear()
+    parse_setting.cache_clear()
     yield forms
     del Forms.registered["made_up"]
-    read_wish.cache_clear()
+    parse_setting.cache_clear()
 
 
 def choose(forms: Forms, default: str = "old") -> str:
@@ -52,7 +52,7 @@ def test_a_choice_is_measured_once_and_kept(forms):
     assert choose(forms) == "new"
     forms.time_of_new = 9.0
     assert choose(forms) == "new"  # this process remembers
-    forms.forget()
+    forms.clear()
     assert choose(forms) == "new"  # the file does
     assert forms.measured == 1
     [file] = files()
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_left_and_the_default_used(forms, text):
     choose(forms)
     [file] = files()
     file.write_text(text)
-    forms.forget()
+    forms.clear()
     assert choose(forms) == "old"
     assert forms.measured == 1
     assert file.read_text() == text
@@ -142,7 +142,7 @@ def test_a_choice_is_logged_once_with_its_times(forms, caplog):
     try:
         choose(forms)
         choose(forms)
-        forms.forget()
+        forms.clear()
         (file,) = files()
         file.write_text("{")
         choose(forms)
@@ -212,9 +212,9 @@ def test_measuring_draws_no_random_numbers(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("BASICSR_FORMS")
-    FORMS.forget()
+    FORMS.clear()
     before = torch.get_rng_state()
     window_attention(torch.ones(3, 1, 4, 2, 16, 6, requires_grad=True), torch.zeros(2, 16, 16))
-    FORMS.forget()
+    FORMS.clear()
     assert torch.equal(torch.get_rng_state(), before)
     assert list(tmp_path.rglob("attention-*.json"))

@@ -20,16 +20,16 @@ def cpu(tmp_path, monkeypatch):
 
     def make(text):
         (tmp_path / "cpuinfo").write_text(text)
-        forget()
+        clear()
 
-    def forget():
+    def clear():
         for function in (machine.cpu_flags, machine.cpu_name, machine.cpu_unit):
             function.cache_clear()
 
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(machine, "_torch_says", lambda name: False)
+    monkeypatch.setattr(machine, "_torch_supports", lambda name: False)
     yield make
-    forget()
+    clear()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_without_cpuinfo_pytorch_is_asked(cpu, monkeypatch):
     machine.CPUINFO.unlink(missing_ok=True)
     machine.cpu_flags.cache_clear()
     assert machine.cpu_unit(torch.bfloat16) is None
-    monkeypatch.setattr(machine, "_torch_says", lambda name: "bf16" in name)
+    monkeypatch.setattr(machine, "_torch_supports", lambda name: "bf16" in name)
     machine.cpu_unit.cache_clear()
     assert machine.cpu_unit(torch.bfloat16) == "AVX-512-bf16"
     machine.cpu_name.cache_clear()

@@ -36,13 +36,13 @@ _NAMED_IN_MESSAGES = 5
 
 @dataclass(frozen=True)
 class StoredImage:
-    """Where an image lies, and what it was made from.
+    """The position of an image in the file of pixels, and its source.
 
     Attributes:
         name: The file's path relative to the folder, with forward slashes.
         shape: (H, W, 3).
         dtype: ``uint8``, ``uint16`` or ``float32``, as the file stores it.
-        offset: First byte.
+        offset: Its first byte.
         source_size: Bytes of the image file.
         source_mtime_ns: Its time of modification.
         crc32: Checksum of the pixels; None while they are not stored.
@@ -80,14 +80,14 @@ class Index:
             head = json.loads(head_line)
             version, sha256, source = head["version"], head["sha256"], head["source"]
         except (ValueError, LookupError, TypeError):
-            raise ValueError(f"{path} is damaged: its first line cannot be read; make {path.parent} anew") from None
+            raise ValueError(f"{path} is damaged: its first line cannot be read; create {path.parent} again") from None
         if version != VERSION:
             raise ValueError(
                 f"{path.parent} has version {version} of the format, and this release reads version {VERSION}; "
-                "make it anew with scripts/data_preparation/create_memmap.py"
+                "create it again with scripts/data_preparation/create_memmap.py"
             )
         if hashlib.sha256(body).hexdigest() != sha256:
-            raise ValueError(f"{path} is damaged: its checksum is wrong; make {path.parent} anew")
+            raise ValueError(f"{path} is damaged: its checksum is wrong; create {path.parent} again")
         records = [json.loads(line) for line in body.splitlines()]
         return cls(source, [StoredImage(**record | {"shape": tuple(record["shape"])}) for record in records])
 
@@ -152,7 +152,7 @@ def read_index(folder: str) -> Index:
     if size != index.nbytes:
         raise ValueError(
             f"{pixels} has {size} bytes and should have {index.nbytes}: it is incomplete or was replaced; "
-            f"make {folder} anew"
+            f"create {folder} again"
         )
     return index
 
@@ -178,8 +178,8 @@ def checksum(image: StoredImage, path: str) -> int:
 class MemmapImages:
     """The images of a decoded storage, read-only.
 
-    The index is read at once; the pixels are mapped when first asked for, in each process that was not forked from one
-    that has done so.
+    The index is read at once. The pixels are mapped on first use, in each process that was not forked from one that has
+    mapped them.
 
     Args:
         folder: The storage, a folder ending in ``.memmap``.
@@ -202,7 +202,7 @@ class MemmapImages:
         }
         self._pixels: mmap.mmap | None = None
         if verify and (damaged := verify_pixels(folder, self.index)):
-            raise ValueError(f"{folder} is damaged: {len(damaged)} images ({_some(damaged)}); make it anew")
+            raise ValueError(f"{folder} is damaged: {len(damaged)} images ({_some(damaged)}); create it again")
 
     def image(self, name: str) -> np.ndarray:
         """An image ``(H, W, 3)``, BGR, in the depth of its file: a view of the mapped file, of which nothing is read.

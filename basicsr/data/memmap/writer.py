@@ -1,4 +1,4 @@
-"""Making decoded storage (see :mod:`basicsr.data.memmap.images`) from a folder of images."""
+"""Creates decoded storage (see :mod:`basicsr.data.memmap.images`) from a folder of images."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def create_memmap(folder: str, output: str, num_workers: int = 1, verify: bool =
     """Decode the images of a folder, and of its sub-folders, into one file.
 
     Every image is decoded twice: first for its size, so that damaged images and a disk too small are found before any
-    pixels are written. The storage is made aside and appears whole; when stopped and started again, what has been
-    stored is kept, unless the images have changed.
+    pixels are written. The storage is written under another name and renamed when complete. When the command is
+    stopped and started again, stored images are kept unless the files have changed.
 
     Args:
         folder: The images.
@@ -74,7 +74,7 @@ def create_memmap(folder: str, output: str, num_workers: int = 1, verify: bool =
         os.replace(aside, target)
         _sync(target.parent)
     damaged = verify_pixels(output, index, num_workers) if verify else []
-    return [f"{name}: its pixels in {output} are damaged; remove the folder and make it anew" for name in damaged]
+    return [f"{name}: its pixels in {output} are damaged; remove the folder and create it again" for name in damaged]
 
 
 def _unfinished_plan(aside: Path, source: str, names: list[str]) -> Index | None:
@@ -87,7 +87,7 @@ def _unfinished_plan(aside: Path, source: str, names: list[str]) -> Index | None
 
 
 def _new_plan(aside: Path, source: str, names: list[str], num_workers: int) -> Index:
-    """Decide where each image will lie."""
+    """Assign each image its position."""
     images, failures, offset = [], [], 0
     for name, result in parallel_map(partial(_measure, folder=source), names, num_workers, "sizes"):
         if isinstance(result, Exception):
@@ -112,11 +112,11 @@ def _measure(name: str, folder: str) -> StoredImage:
     img = decode(Path(folder, name).read_bytes())
     if img.dtype.name not in _DTYPES:
         raise ValueError(f"pixels of type {img.dtype} cannot be stored, only {', '.join(_DTYPES)}")
-    return StoredImage(name, img.shape, img.dtype.name, 0, size, mtime)
+    return StoredImage(name, img.shape, img.dtype.name, offset=0, source_size=size, source_mtime_ns=mtime)
 
 
 def _require_space(pixels: Path, plan: Index) -> None:
-    """Refuse to start what would not fit; parts of the file that are stored already have their place."""
+    """Refuse to start if the images do not fit on the disk; what is stored already is not counted."""
     needed = plan.nbytes - pixels.stat().st_blocks * 512
     free = shutil.disk_usage(pixels.parent).free
     if needed > free:
@@ -167,7 +167,7 @@ def _stored_already(aside: Path, plan: Index, num_workers: int) -> Iterator[tupl
 
 
 def _store_image(image: StoredImage, folder: str, path: str) -> int:
-    """Decode an image into its place.
+    """Decode an image and write it at its position.
 
     Returns:
         The checksum of its pixels.
@@ -183,7 +183,7 @@ def _store_image(image: StoredImage, folder: str, path: str) -> int:
 
 
 def _sync(path: Path) -> None:
-    """Have a file's content, or a folder's entries, reach the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

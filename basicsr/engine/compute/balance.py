@@ -16,8 +16,8 @@ class UncertaintyBalance(nn.Module):
     Eq. 7, in the form for L1 losses, with s the logarithm of the scale; s starts at 0, the plain sum.
 
     Args:
-        names: What the log calls the losses, as in ``l_pix``. A loss whose name goes on after one of these and ``_``
-            shares its weight (the parts of one term). Any other loss, such as a recipe's own, is added as it is.
+        names: The names of the losses in the log, such as ``l_pix``. A loss named ``<name>_…`` shares the weight of
+            ``<name>``: it is part of the same term. Any other loss, such as a recipe's own, is added unweighted.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -34,10 +34,10 @@ class UncertaintyBalance(nn.Module):
         return balanced + sum(self.log_scales[section] for section in sorted({*sections.values()} - {None}))
 
     def weights(self) -> dict[str, Tensor]:
-        """The present weight of each loss, for the log: ``weight_<name>``."""
+        """The current weight of each loss, for the log: ``weight_<name>``."""
         return {f"weight_{name.removeprefix('l_')}": torch.exp(-s.detach()) for name, s in self.log_scales.items()}
 
     def _section(self, name: str) -> str | None:
-        """The name in the options' terms of what the log calls a loss; None for one that is not weighted."""
-        fitting = [known for known in self.log_scales if name == known or name.startswith(f"{known}_")]
-        return max(fitting, key=len, default=None)
+        """The name among ``names`` whose weight a loss has; None for a loss that is not weighted."""
+        matching = [known for known in self.log_scales if name == known or name.startswith(f"{known}_")]
+        return max(matching, key=len, default=None)

@@ -1,4 +1,4 @@
-"""Keeping ranks equal: modules outside DDP, and the arithmetic of DDP itself."""
+"""Keeps the ranks equal: modules and gradients outside DDP, and the order of DDP's own sums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from basicsr.utils.dist_util import get_dist_info
 
 @torch.no_grad()
 def broadcast_module(module: nn.Module) -> None:
-    """Give every rank rank 0's parameters and buffers; nothing outside a process group."""
+    """Broadcast rank 0's parameters and buffers to all ranks. Does nothing outside a process group."""
     if get_dist_info()[1] > 1:
         for tensor in [*module.parameters(), *module.buffers()]:
             dist.broadcast(tensor.data, src=0)
@@ -23,7 +23,7 @@ def broadcast_module(module: nn.Module) -> None:
 
 @torch.no_grad()
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks, in one message; an absent one counts as zero.
+    """Replace each gradient by its mean over the ranks, in one message. An absent gradient is taken as zero.
 
     Every rank must call it with the same parameters.
     """
@@ -39,7 +39,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
-    """Give every rank rank 0's values of floating-point tensors, in one message; nothing outside a process group."""
+    """Broadcast rank 0's floating-point tensors in one message. Does nothing outside a process group."""
     if get_dist_info()[1] == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -49,29 +49,29 @@ def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
 
 
 def batch_statistics(net: nn.Module) -> list[Tensor]:
-    """The running means and variances of batch norm layers, which each rank takes from its own part of the batch."""
+    """The running means and variances of batch norm layers, which differ between ranks."""
     layers = [layer for layer in net.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     return [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var) if buffer is not None]
 
 
 def union_of_ranks(names: Sequence[str]) -> list[str]:
-    """The names that any rank has, in the same order on all. Every rank must call it."""
+    """The union of all ranks' names, in the same order on every rank. Every rank must call it."""
     gathered: list[Any] = [None] * get_dist_info()[1]
     dist.all_gather_object(gathered, list(names))
     return list(dict.fromkeys(name for theirs in gathered for name in theirs))
 
 
-def settle_buckets(net: DistributedDataParallel) -> None:
-    """Let DDP choose its final grouping of the gradients now, from a backward pass that is always the same.
+def rebuild_ddp_buckets(net: DistributedDataParallel) -> None:
+    """Make DDP rebuild its gradient buckets now, from a backward pass that is always the same.
 
-    DDP regroups them after its first backward pass, by the order in which they came. Where in a message a gradient
-    lies decides the order in which three or more ranks add it, so the first iteration after a resume, which would
-    still have the initial grouping, would differ in the last bits from the same iteration of an uninterrupted run.
+    DDP rebuilds its buckets after the first backward pass, in the order in which gradients arrived. The position of a
+    gradient in a bucket decides the order in which three or more ranks add it. Without this, the first iteration after
+    a resume would use the initial buckets, and differ in the last bits from that of an uninterrupted run.
     """
     module = net.module
     module.forward = lambda: sum(p.sum() for p in module.parameters() if p.requires_grad)
     try:
         net().backward()
     finally:
-        del module.forward  # the class's own is seen again
+        del module.forward  # the class's own forward is used again
     net.zero_grad(set_to_none=True)

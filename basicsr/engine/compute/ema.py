@@ -29,7 +29,7 @@ def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
         torch._foreach_lerp_(averages, values, 1 - decay)
     for target, source in zip(ema.buffers(), net.buffers()):
         if target.is_floating_point() and decay > 0:
-            # What is equal stays: a mask of −inf would become NaN.
+            # Equal values are kept: lerp would turn a mask of −inf into NaN.
             target.copy_(torch.where(target == source, target, torch.lerp(target, source, 1 - decay)))
         else:
             target.copy_(source)

@@ -1,4 +1,4 @@
-"""Guarding the weights against NaN and infinity, without waiting for the device at every step."""
+"""Skips steps with NaN or infinite gradients, without synchronising with the device at every step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 class FiniteGuard:
-    """Skips steps whose gradients are not finite, counts them, and remembers which loss was the first.
+    """Finds steps whose gradients are not finite, counts them, and remembers the first and its loss.
 
-    What it knows stays on the device until :meth:`report` asks for it. Every rank comes to the same decision, because
-    the gradients it looks at have been averaged.
+    The counts stay on the device until :meth:`report` reads them. Every rank decides alike, because the gradients have
+    been averaged.
 
     Args:
-        device: Where the training is.
-        limit: At so many skipped steps in a row the training stops.
+        device: The device of the gradients.
+        limit: The training stops after this many skipped steps in a row.
     """
 
     def __init__(self, device: torch.device, limit: int) -> None:
@@ -30,7 +30,7 @@ class FiniteGuard:
 
     @torch.no_grad()
     def bad_step(self, iteration: int, losses: Mapping[str, Tensor], gradients: Sequence[Tensor]) -> Tensor:
-        """Look at a step before it is taken.
+        """Check a step before it is taken.
 
         Args:
             iteration: The iteration, for the report.
@@ -55,7 +55,7 @@ class FiniteGuard:
         return bad
 
     def _numbers(self, names: tuple[str, ...]) -> Tensor:
-        """The losses' numbers, from 1 in the order in which they were first met, on the device."""
+        """The numbers of losses, from 1 in order of first appearance, on the device."""
         if names not in self._known:
             self._names += [name for name in names if name not in self._names]
             numbers = [float(self._names.index(name) + 1) for name in names]
@@ -63,7 +63,7 @@ class FiniteGuard:
         return self._known[names]
 
     def report(self) -> str | None:
-        """What has been skipped since the last report, as a sentence; None if nothing. Waits for the device.
+        """Text about the steps skipped since the last report; None if there were none. Waits for the device.
 
         Raises:
             FloatingPointError: If as many steps in a row as the limit were skipped.
@@ -74,22 +74,22 @@ class FiniteGuard:
         if not skipped:
             return None
         culprit = f"{self._names[int(number) - 1]} was not finite" if number else "the gradients were not finite"
-        sentence = f"{int(skipped)} step(s) were skipped; at iteration {int(iteration)}, the first, {culprit}"
+        text = f"{int(skipped)} step(s) were skipped; at iteration {int(iteration)}, the first, {culprit}"
         if longest >= self.limit:
             raise FloatingPointError(
-                f"{sentence}. {int(longest)} in a row reach train.max_bad_steps ({self.limit}): lower the "
+                f"{text}. {int(longest)} in a row reach train.max_bad_steps ({self.limit}): lower the "
                 f"learning rate or that loss's weight, clip gradients (train.clip_grad_norm), or use fp32."
             )
         self._skipped.zero_()
         self._longest.copy_(self._in_a_row)
         self._first.zero_()
-        return sentence
+        return text
 
 
 def step_unless(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
     """``optimizer.step()`` unless ``bad`` is 1.
 
-    A fused optimiser on CUDA reads ``bad`` on the device; others have it read by the host.
+    A fused optimiser on CUDA reads ``bad`` on the device; for others the host reads it.
     """
     if bad.is_cuda and all(group.get("fused") for group in optimizer.param_groups):
         optimizer.grad_scale, optimizer.found_inf = None, bad  # the interface that GradScaler uses
@@ -102,5 +102,5 @@ def step_unless(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
 
 
 def gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """The gradients that are there."""
+    """The gradients of the parameters that have one."""
     return [p.grad for p in parameters if p.grad is not None]

@@ -1,4 +1,4 @@
-"""Which precision a network computes in, by what the device computes natively."""
+"""The precision that a network computes in, chosen by what the device computes natively."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
 PrecisionOption = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-NATIVE_CUDA = (8, 0)  # the compute capability from which on tensor cores take bf16
+NATIVE_CUDA = (8, 0)  # the first compute capability whose tensor cores compute bf16
 CHANNELS, SIDE = 64, 24  # of the layer that is timed
 
 
 def resolve_precision(wanted: PrecisionOption, device: torch.device, label: str) -> PrecisionName:
-    """The precision to compute in; the log says why, or warns where it is slow.
+    """The precision to compute in. Logs the reason, and warns if the precision is slow on this device.
 
-    ``auto`` is bf16 where the device computes it natively: CUDA from compute capability 8.0 on, and CPUs with AMX,
-    AVX-512-bf16 or ARM's bf16. Elsewhere, and where that cannot be found out, it is fp32.
+    ``auto`` is bf16 if the device computes it natively: CUDA from compute capability 8.0 on, and CPUs with AMX,
+    AVX-512-bf16 or ARM's bf16. Otherwise, or if that is not known, it is fp32.
 
     Args:
-        wanted: What the options say. Anything but ``auto`` is taken as it is.
+        wanted: The value of the option. Any value but ``auto`` is returned unchanged.
         device: Where the network is.
         label: The option's path, for the log: ``runtime.g.precision``.
     """
@@ -46,7 +46,7 @@ def resolve_precision(wanted: PrecisionOption, device: torch.device, label: str)
 
 
 def native_bf16(device: torch.device) -> tuple[bool, str]:
-    """Whether a device computes bf16 natively, and what shows it."""
+    """Whether a device computes bf16 natively, and the reason as text."""
     if device.type == "cpu":
         unit, name = cpu_unit(torch.bfloat16), f"this CPU ({cpu_name()}, {cpu_capability()})"
         return unit is not None, f"{name} has {unit}" if unit else f"{name} has neither AMX nor AVX-512-bf16"
@@ -60,19 +60,19 @@ def native_bf16(device: torch.device) -> tuple[bool, str]:
 
 @lru_cache(maxsize=2)
 def slowdown(dtype: torch.dtype) -> float:
-    """How many times as long one layer takes on this CPU as in float32: a 3×3 convolution on a 24×24 image.
+    """The time of a 3×3 convolution of a 24×24 image on this CPU, divided by its time in float32.
 
-    It is measured once, in milliseconds to tenths of a second, the longer the slower ``dtype`` is.
+    The measurement runs once and takes milliseconds to tenths of a second.
     """
 
     def make() -> dict:
         image = torch.ones(1, CHANNELS, SIDE, SIDE)
         weight = torch.full((CHANNELS, CHANNELS, 3, 3), 0.01)
-        rough = image.to(dtype), weight.to(dtype)
+        low = image.to(dtype), weight.to(dtype)
         return {
             "float32": lambda: F.conv2d(image, weight, padding=1),
-            "rough": lambda: F.conv2d(*rough, padding=1),
+            "low": lambda: F.conv2d(*low, padding=1),
         }
 
     seconds = time_each(make)
-    return seconds["rough"] / seconds["float32"]
+    return seconds["low"] / seconds["float32"]

@@ -1,4 +1,4 @@
-"""What a network costs."""
+"""The cost of a network."""
 
 from __future__ import annotations
 

@@ -23,24 +23,25 @@ def total(losses: Losses) -> Tensor:
 
 
 class GradientStep:
-    """Minimises losses over the parameters of some optimisers: a generator's step, a discriminator's, a term's.
+    """Minimises losses over the parameters of some optimisers, such as those of a generator or a discriminator.
 
     Args:
-        optimizers: They hold the parameters, and all of them take the step.
+        optimizers: All of them take the step.
         device: Where the parameters are.
         net: The network whose gradients DDP averages, if there is one.
         outside: Parameters whose gradients DDP does not see; they are averaged over the ranks here.
-        idle: Gives, for an iteration, the ids of those among them that may have no gradient on any rank.
-        scaled: Whether the loss is scaled, as fp16 needs.
+        idle: From an iteration to the ids of those of ``outside`` that may have no gradient on any rank.
+        scaled: Whether to scale the loss, as fp16 needs.
         max_bad_steps: See :class:`~basicsr.engine.compute.finite.FiniteGuard`.
-        clip: The largest norm of the gradient of ``net``; None for no limit.
-        timer: Takes the time of the backward passes and of the update.
+        clip: Clip the gradients of ``net`` to this norm; None for no clipping.
+        timer: Measures the backward passes and the update.
     """
 
     def __init__(
         self,
         optimizers: Sequence[torch.optim.Optimizer],
         device: torch.device,
+        *,
         net: nn.Module | None = None,
         outside: Sequence[nn.Parameter] = (),
         idle: Callable[[int], Container[int]] = lambda iteration: (),
@@ -74,9 +75,9 @@ class GradientStep:
 
         Args:
             iteration: The iteration, for reports.
-            parts: What ``losses_of`` is called with, one after the other; their gradients are added.
-            losses_of: The losses of a part by name. Where it gives none, the parameters stay as they are.
-            combine: Makes one scalar of the losses.
+            parts: The parts of the batch. Their gradients are added.
+            losses_of: From a part to its losses by name. If no part has any, no step is taken.
+            combine: From the losses to the scalar that is minimised.
 
         Returns:
             Each loss's mean over the parts, detached.
@@ -85,7 +86,7 @@ class GradientStep:
             optimizer.zero_grad(set_to_none=True)
         means: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
-            with self._synchronising(index == len(parts) - 1):
+            with self._gradient_sync(index == len(parts) - 1):
                 losses = losses_of(part)
                 if losses:
                     with self.timer.part("backward"):
@@ -97,38 +98,41 @@ class GradientStep:
                 self._update(iteration, means)
         return means
 
-    def _synchronising(self, is_last: bool) -> Any:
-        """DDP averages the gradients in the last part's backward pass."""
+    def _gradient_sync(self, is_last: bool) -> Any:
+        """Let DDP average the gradients in the last part's backward pass only."""
         wrapped = isinstance(self.net, DistributedDataParallel)
         return self.net.no_sync() if wrapped and not is_last else nullcontext()
 
     def _update(self, iteration: int, losses: Losses) -> None:
-        """One step of the optimisers, unless the gradients are not finite."""
+        """Average, unscale and clip the gradients, and step the optimisers if the gradients are finite."""
         idle = self.idle(iteration)
         shared = [p for p in self.outside if p.grad is not None or id(p) not in idle]
-        average_gradients(shared)  # first of all, so that all ranks judge the same gradients
+        average_gradients(shared)  # first, so that all ranks check the same gradients
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        if self.clip:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        self._clip_gradients()
         bad = self.guard.bad_step(iteration, losses, gradients(self.parameters))
         for optimizer in self.optimizers:
             step_unless(optimizer, bad)  # not the scaler's step, which judges each optimiser by its own gradients
         self.scaler.update()
 
+    def _clip_gradients(self) -> None:
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+
     def state(self) -> dict[str, Any]:
-        """What the training state keeps beside the optimisers: the scale; empty where the loss is not scaled."""
+        """The scaler's state, for the training state; empty if the loss is not scaled."""
         return self.scaler.state_dict()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state` gave; a run that was not scaled starts with the initial scale."""
+        """Restore what :meth:`state` returned; after a run without scaling, the scale starts at its initial value."""
         if self.scaler.is_enabled() and state:
             self.scaler.load_state_dict(dict(state))
 
 
 @contextmanager
 def without_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """A block in which some parameters are constants, as a discriminator's are in the generator's step."""
+    """Context manager in which parameters need no gradients, as a discriminator's in the generator's step."""
     trained = [p for p in parameters if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

@@ -12,8 +12,8 @@ import torch
 class StepTimer:
     """Splits single steps into named parts.
 
-    Only steps that :meth:`start` names for measuring are measured: on CUDA that means waiting for the device at every
-    part's end, which no other step does. A part inside another counts for itself alone.
+    Only steps started with ``measure=True`` are measured: on CUDA they synchronise with the device at the end of every
+    part. The time of a nested part is not included in that of the part around it.
 
     Args:
         device: The device to wait for.
@@ -29,13 +29,13 @@ class StepTimer:
         self._waited: float | None = None
 
     def batch_arrived(self) -> None:
-        """Call when a batch has been handed over: the time since the last step's end was spent waiting for it.
+        """Call when the loader has returned a batch: the time since the end of the last step was spent waiting.
 
-        Unless there is no last step, or something else came between."""
+        It is not, for the first step or after :meth:`interrupted`."""
         self._waited = None if self._step_end is None else time.perf_counter() - self._step_end
 
     def start(self, measure: bool) -> None:
-        """Begin a step; the parts of the last measured one are kept unless this one is measured."""
+        """Begin a step. The result of the last measured step is kept unless this one is measured."""
         self.measuring = measure
         if measure:
             self.seconds = {} if self._waited is None else {"data": self._waited}
@@ -43,31 +43,31 @@ class StepTimer:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the time inside as that of ``name``."""
+        """Context manager whose time is recorded as that of ``name``."""
         if not self.measuring:
             yield
             return
-        self._book()
+        self._record_time()
         self._stack.append(name)
         try:
             yield
         finally:
-            self._book()
+            self._record_time()
             self._stack.pop()
 
     def end(self) -> None:
         """End the step."""
         if self.measuring:
-            self._book()
+            self._record_time()
             self.measuring = False
         self._step_end = time.perf_counter()
 
     def interrupted(self) -> None:
-        """Call when something else came between two steps, such as a validation: the wait is then not for data."""
+        """Call after other work between two steps, such as a validation, so that it is not taken for waiting."""
         self._step_end = None
 
-    def _book(self) -> None:
-        """Book the time since the last booking to the innermost part."""
+    def _record_time(self) -> None:
+        """Add the time since the last call to the innermost part."""
         now = self._now()
         name = self._stack[-1] if self._stack else "other"
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
@@ -79,7 +79,7 @@ class StepTimer:
         return time.perf_counter()
 
     def summary(self) -> str:
-        """The last measured step in words: ``0.52 s: data 2 %, student 31 %, …``; empty before there is one."""
+        """The last measured step as text: ``0.52 s: data 2 %, student 31 %, …``; empty before there is one."""
         total = sum(self.seconds.values())
         if not total:
             return ""
@@ -87,7 +87,7 @@ class StepTimer:
         return f"{total:.3f} s: {parts}"
 
     def loading_advice(self, workers: Sequence[int]) -> str | None:
-        """What to do where much of the last measured step was spent waiting for data; None where it was not.
+        """Advice if more than 30 % of the last measured step was spent waiting for data; otherwise None.
 
         Args:
             workers: The loader processes of each training set.

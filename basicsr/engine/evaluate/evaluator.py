@@ -1,4 +1,4 @@
-"""One evaluation for validation during training and for ``test.py``.
+"""The evaluation that validation during training and ``test.py`` share.
 
 It drives a recipe through the methods that downstream recipes override (``feed_data``, ``test``,
 ``get_current_visuals``), spreads the images over the ranks, and returns every image's metrics in the data set's
@@ -30,7 +30,7 @@ from basicsr.utils.logger import get_root_logger
 
 @dataclass
 class DatasetResult:
-    """What one data set gave: each image's metrics, in the data set's order."""
+    """The metrics of each image of one data set, in its order."""
 
     dataset: str
     images: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class DatasetResult:
 
 
 class Row(NamedTuple):
-    """What one image gave: its place in the data set, its name, its metrics, and whether the output was finite."""
+    """One image: its index in the data set, its name, its metrics, and whether the output was finite."""
 
     index: int
     name: str
@@ -58,6 +58,7 @@ def evaluate(
     model: Any,
     loader: DataLoader,
     metrics: dict[str, dict],
+    *,
     save_path: Callable[[str], Path] | None = None,
     progress: bool = False,
     spread: bool = False,
@@ -86,7 +87,7 @@ def evaluate(
     indices = range(rank, len(dataset), world)
     shard = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=loader.num_workers)
     rows: list[Row] = []
-    with preserved_rng(), tqdm(total=len(indices), unit="image", disable=not _show(progress, rank)) as bar:
+    with preserved_rng(), tqdm(total=len(indices), unit="image", disable=not _shows_bar(progress, rank)) as bar:
         for index, data in zip(indices, shard):
             if may_stop and stop_requested():
                 break
@@ -110,7 +111,7 @@ def evaluate(
         rows = sorted((row for part in gathered for row in part), key=lambda row: row.index)
     if len(rows) < len(dataset):
         raise EvaluationStopped
-    _warn_of_oddities(dataset.opt["name"], rows)
+    _warn_about_results(dataset.opt["name"], rows)
     return DatasetResult(
         dataset.opt["name"],
         [row.name for row in rows],
@@ -135,8 +136,8 @@ def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
     return path.with_suffix("").as_posix()
 
 
-def _warn_of_oddities(dataset: str, rows: list[Row]) -> None:
-    """Log what makes the figures or the saved images other than they seem."""
+def _warn_about_results(dataset: str, rows: list[Row]) -> None:
+    """Warn of outputs that are not finite, metrics that are NaN, and images that share a name."""
     warn = get_root_logger().warning
     infinite = [row.name for row in rows if not row.finite]
     if infinite:
@@ -154,7 +155,7 @@ def _some(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def _show(progress: bool, rank: int) -> bool:
+def _shows_bar(progress: bool, rank: int) -> bool:
     return progress and rank == 0 and sys.stderr.isatty()
 
 

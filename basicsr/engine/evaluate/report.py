@@ -32,10 +32,10 @@ def write_report(
         folder: Where; made when absent.
         stem: Name of the files, without extension.
         results: One per data set.
-        facts: What the figures were made from, see :func:`run_facts`. Those that are single values become columns of
-            the CSV file, so that the rows of several runs can be put together.
+        facts: What the figures were computed from, see :func:`run_facts`. Single values become columns of the CSV
+            file, so that the rows of several runs can be concatenated.
     """
-    results, facts = list(results), _plain(facts)
+    results, facts = list(results), _serialisable(facts)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     datasets = {
@@ -43,19 +43,19 @@ def write_report(
             "mean": r.means(),
             "images": {
                 name: {metric: values[i] for metric, values in r.values.items()}
-                for i, name in enumerate(_distinct(r.images))
+                for i, name in enumerate(_unique_names(r.images))
             },
         }
         for r in results
     }
-    data = {**facts, "datasets": _plain(datasets)}
+    data = {**facts, "datasets": _serialisable(datasets)}
     _write(folder / f"{stem}.json", json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     _write(folder / f"{stem}.csv", _csv(results, facts))
     _write(folder / f"{stem}.md", f"{markdown_table(results)}\n\n{_markdown_facts(facts)}")
 
 
 def run_facts(opt: Mapping[str, Any], iteration: int | str | None = None) -> dict[str, Any]:
-    """What a run's figures are made from: name, iteration, weights and their hash, versions, options.
+    """What a run's figures were computed from: name, iteration, weights and their hash, versions, options.
 
     Args:
         opt: The resolved options.
@@ -99,19 +99,19 @@ def _metrics(results: list[DatasetResult]) -> list[str]:
     return list(dict.fromkeys(metric for r in results for metric in r.values))
 
 
-def _plain(value: Any) -> Any:
-    """What JSON and YAML can hold."""
+def _serialisable(value: Any) -> Any:
+    """Convert a value to types that JSON and YAML can hold."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _serialisable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_serialisable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """The names, those that came before followed by ``#2``, ``#3`` …"""
+def _unique_names(names: list[str]) -> list[str]:
+    """The names, with ``#2``, ``#3`` … appended to repeated ones."""
     seen: dict[str, int] = {}
     distinct = []
     for name in names:
@@ -127,8 +127,8 @@ def _csv(results: list[DatasetResult], facts: Mapping[str, Any]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["dataset", "image", *metrics, *constants])
     for r in results:
-        for i, name in enumerate(_distinct(r.images)):
-            values = [_plain(r.values[metric][i]) if metric in r.values else None for metric in metrics]
+        for i, name in enumerate(_unique_names(r.images)):
+            values = [_serialisable(r.values[metric][i]) if metric in r.values else None for metric in metrics]
             writer.writerow([r.dataset, name, *values, *constants.values()])
     return text.getvalue()
 

@@ -1,4 +1,4 @@
-"""Feeding a network that does not accept every size."""
+"""Runs a network that does not accept every input size."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from basicsr.archs.size_requirement import SizeRequirement
 def run_padded(net: Callable[[Tensor], Tensor], lq: Tensor, requirement: SizeRequirement) -> Tensor:
     """``net(lq)`` with ``lq`` reflect-padded at the bottom and right, and the result cropped back.
 
-    The scale of the network is read off its output, so the same call serves restoration and super-resolution.
+    The scale follows from the sizes of input and output, so the same call serves restoration and super-resolution.
 
     Args:
-        net: The network, or what runs it.
+        net: The network, or a function that runs it.
         lq: ``(B, C, h, w)``.
         requirement: What its input's size must meet.
     """

@@ -1,7 +1,7 @@
-"""From a network to restored images: one pipeline for validation, ``test.py`` and ``basicsr upscale``.
+"""Restores images with a network: one pipeline for validation, ``test.py`` and ``basicsr upscale``.
 
-The image is flipped and turned (self-ensemble), each variant is padded to what the network accepts, and cut into
-tiles that go through the network. Hence the same checkpoint gives the same pixels everywhere.
+The image is flipped and rotated (self-ensemble), each variant is padded to a size that the network accepts, and cut
+into tiles. The same checkpoint gives the same pixels in all three.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from basicsr.utils.misc import sizeof_fmt
 
 @dataclass(frozen=True)
 class RestoreSettings:
-    """How images are given to a network; the keys of ``val`` of the same names.
+    """How a network is run on images; the keys of ``val`` of the same names.
 
     Attributes:
         tile: Side of a tile in input pixels, ``auto`` for what free memory allows, or None for the whole image.
@@ -50,15 +50,15 @@ class RestoreSettings:
 class Restorer:
     """Restores images with a network.
 
-    With ``tile: auto`` the tile is chosen once, at the first image; when memory runs out all the same, it is halved
+    With ``tile: auto`` the tile is chosen once, at the first image. If memory runs out nevertheless, the tile is halved
     for that image and all later ones.
 
     Args:
         net: The network, on its device and without any wrapper.
-        settings: How images are given to it.
+        settings: How it is run.
 
     Raises:
-        ValueError: If tile and overlap do not go together.
+        ValueError: If the overlap does not fit the tile.
     """
 
     def __init__(self, net: nn.Module, settings: RestoreSettings | None = None) -> None:
@@ -75,8 +75,8 @@ class Restorer:
 
     @torch.no_grad()
     def __call__(self, lq: Tensor) -> Tensor:
-        """Restore ``(B, C, h, w)`` in evaluation mode, without gradients; training modes are as before afterwards."""
-        with evaluating(self.net):
+        """Restore ``(B, C, h, w)`` in eval mode, without gradients; the network's mode is restored afterwards."""
+        with eval_mode(self.net):
             if self.settings.tile == "auto" and self._tiles is None:
                 self._tiles = self._measured_tiles(lq)
             while True:
@@ -92,8 +92,8 @@ class Restorer:
                     torch.cuda.empty_cache()
 
     def _run(self, lq: Tensor) -> Tensor:
-        # Not through `net.__call__`: where the training has compiled it, the figures would differ from a test's, and
-        # each image size would be compiled anew.
+        # Not `net.__call__`, which the training may have compiled: the figures would differ from a test's, and each
+        # image size would be compiled again.
         run = self.net.forward
         if self._tiles is not None:
             run = partial(run_tiled, run, tiles=self._tiles)
@@ -105,7 +105,7 @@ class Restorer:
 
     @property
     def _smallest(self) -> int:
-        """The smallest tile that is chosen unasked."""
+        """The smallest tile that ``auto`` chooses."""
         overlap = self.settings.tile_overlap
         return self.requirement.round_up(2 * max(DEFAULT_OVERLAP if overlap is None else overlap, 1))
 
@@ -119,7 +119,7 @@ class Restorer:
         return self._tiles_of(size)
 
     def _smaller_tiles(self, lq: Tensor) -> Tiles | None:
-        """Half the tile; None if tiles were not ours to choose, or are small already."""
+        """Tiles of half the size; None without ``auto``, or if they are at the smallest size."""
         if self.settings.tile != "auto" or self._tiles is None:
             return None
         size = min(self._tiles.size, max(lq.shape[-2:]))
@@ -131,8 +131,8 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 @contextlib.contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """A block in which a network is in evaluation mode; afterwards every part of it is in the mode it was in."""
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Context manager in which a network is in eval mode; the mode of every module is restored at its end."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:

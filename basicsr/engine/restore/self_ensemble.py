@@ -10,7 +10,7 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 def run_self_ensemble(net: Callable[[Tensor], Tensor], lq: Tensor) -> Tensor:
-    """The mean of what ``net`` makes of the eight flips and rotations of the input, each turned back.
+    """The mean of ``net``'s outputs for the eight flips and rotations of the input, each transformed back.
 
     Args:
         net: Maps ``(B, C, h, w)`` to ``(B, C', s·h, s·w)``, also with height and width exchanged.

@@ -1,4 +1,4 @@
-"""How large a tile fits into free memory: a small run is measured, the rest is proportion."""
+"""The largest tile that fits into free memory, extrapolated from a small measured run."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PROBE = 64
 """Side of the measured tile, in input pixels."""
 
 SAFETY = 2.5
-"""Factor on what was measured, for the scratch space of convolutions and for fragmentation."""
+"""Factor on the measured memory, for workspaces of convolutions and fragmentation."""
 
 ASSUMED_FREE = 2 << 30
-"""Bytes taken to be free where the system does not tell."""
+"""Bytes assumed to be free on a system that does not report them."""
 
 
 class PeakMemory(TorchDispatchMode):
-    """Within its block, the bytes of the tensors that live at once, on any device.
+    """Context manager that measures the bytes of the tensors that are alive at once, on any device.
 
     Attributes:
-        peak: The largest number of bytes so far. Tensors from before the block do not count, but for those of which
-            a view is taken.
+        peak: The largest number of bytes so far. Tensors from before the block are not included, except those of
+            which a view is taken.
     """
 
     def __init__(self) -> None:
@@ -40,10 +40,10 @@ class PeakMemory(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage())
+                self._track(tensor.untyped_storage())
         return result
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
+    def _track(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key not in self._sizes:
             self._sizes[key] = storage.nbytes()
@@ -52,7 +52,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 def bytes_per_pixel(net: Callable[[Tensor], Tensor], lq: Tensor, side: int = PROBE) -> float:
-    """The memory that ``net`` takes for each input pixel, from a run on zeros.
+    """The memory that ``net`` needs per input pixel, measured on zeros.
 
     Args:
         net: The network.
@@ -72,7 +72,9 @@ def free_memory(device: torch.device) -> int:
     if device.type != "cpu":
         return ASSUMED_FREE
     bounds = [
-        free for free in (_available_ram(), _group_free("memory.max", "memory.current"), _group_free_v1()) if free >= 0
+        free
+        for free in (_available_ram(), _cgroup_free("memory.max", "memory.current"), _cgroup_free_v1())
+        if free >= 0
     ]
     return min(bounds, default=ASSUMED_FREE)
 
@@ -97,7 +99,7 @@ def _available_ram() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), -1)
 
 
-def _group_free(limit: str, usage: str, root: str = "/sys/fs/cgroup") -> int:
+def _cgroup_free(limit: str, usage: str, root: str = "/sys/fs/cgroup") -> int:
     """Limit − usage of a control group; −1 where there is none, or no limit."""
     try:
         return max(int(Path(root, limit).read_text()) - int(Path(root, usage).read_text()), 0)
@@ -105,5 +107,5 @@ def _group_free(limit: str, usage: str, root: str = "/sys/fs/cgroup") -> int:
         return -1
 
 
-def _group_free_v1() -> int:
-    return _group_free("memory.limit_in_bytes", "memory.usage_in_bytes", "/sys/fs/cgroup/memory")
+def _cgroup_free_v1() -> int:
+    return _cgroup_free("memory.limit_in_bytes", "memory.usage_in_bytes", "/sys/fs/cgroup/memory")

@@ -1,4 +1,4 @@
-"""Running a network over a large image in overlapping tiles that leave no seam.
+"""Runs a network over a large image in overlapping tiles, without visible seams.
 
 All tiles have one size; those at the right and bottom edge are moved inwards instead of being cut. Across an overlap
 of ``o`` pixels between two tiles, each one's outermost quarter, where the padding of its convolutions shows, has no
@@ -19,7 +19,7 @@ DEFAULT_OVERLAP = 32
 
 @dataclass(frozen=True)
 class Tiles:
-    """How an image is cut.
+    """How an image is cut into tiles.
 
     Attributes:
         size: Side of a tile in input pixels.
@@ -28,7 +28,7 @@ class Tiles:
         multiple_of: Tiles start at multiples of it, and ``size`` is one.
 
     Raises:
-        ValueError: If the numbers do not go together.
+        ValueError: If the overlap does not fit the size.
     """
 
     size: int

@@ -1,4 +1,4 @@
-"""The iterations of a run, and what happens between them: log lines, checkpoints, validation, an orderly stop."""
+"""The training loop: iterations, log lines, checkpoints, validation, clean stop."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ class TrainingLoop:
         streams: The training data, as the recipe declares them.
         val_loaders: The validation sets.
         tb_logger: A TensorBoard writer, or None.
-        best: Tells which weights to keep as the best.
-        signals: Tells whether to stop.
+        best: Decides which weights are the best.
+        signals: Decides when to stop.
     """
 
     def __init__(
         self,
         opt: dict,
         model: Any,
+        *,
         streams: tuple[TrainingStream, ...],
         val_loaders: list[DataLoader],
         tb_logger: Any,
@@ -116,13 +117,13 @@ class TrainingLoop:
                 self.save(self.epoch, self.iter)
             if self._every(self.val_freq):
                 self.validate()
-            if self.signals.agreed():
+            if self.signals.should_stop():
                 self.stop()
             self.data_timer.start()
             self.iter_timer.start()
 
     def next_batch(self) -> Any:
-        """What the recipe's ``feed_data`` takes: the stream's batch, or the batch of each stream by its name."""
+        """The argument of ``feed_data``: the batch of the only stream, or the batch of each stream by name."""
         if len(self.streams) == 1:
             return self.streams[0].next()
         return {stream.name: stream.next() for stream in self.streams}
@@ -154,7 +155,7 @@ class TrainingLoop:
     def save(self, epoch: int, current_iter: int | str) -> bool:
         """Write a checkpoint, or (epoch −1) the networks alone.
 
-        A disk that is full for a while must not cost the run: a failure is logged, and the training goes on.
+        If the disk is full, an error is logged and the training goes on.
 
         Args:
             epoch: The epoch, or −1.

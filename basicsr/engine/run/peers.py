@@ -18,12 +18,12 @@ from basicsr.utils.dist_util import get_dist_info, get_roster
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.rendezvous import Member, Roster
 
-_PATIENCE = 5.0  # seconds in which the ranks that are left say so
+_TIMEOUT = 5.0  # seconds in which the ranks that are left say so
 _LOST_CONNECTION = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|socket|store", re.I)
 
 
 @contextmanager
-def ending_together() -> Iterator[None]:
+def coordinated_exit() -> Iterator[None]:
     """Around the part of a run that has a process group, which it leaves at the end.
 
     When a rank raises an error, it tells the others before it ends. When another rank is gone, which collectives
@@ -36,28 +36,28 @@ def ending_together() -> Iterator[None]:
     try:
         yield
     except RunStopped as stop:
-        _release(stop)
-        _leave()
+        _release_frames(stop)
+        _leave_group()
         raise
     except BaseException as error:
         roster = get_roster()
         if world == 1 or roster is None:
             raise
         if not (isinstance(error, RuntimeError) and _LOST_CONNECTION.search(str(error))):
-            _tell(roster, error)
+            _publish_failure(roster, error)
             raise
-        _release(error)
-        lost = _find_lost(roster)
+        _release_frames(error)
+        lost = _find_lost_ranks(roster)
         get_root_logger().error(
             f"The run ends: {lost}. What was computed since the last checkpoint is lost; --auto_resume continues from "
             f"it. ({str(error).splitlines()[0]})"
         )
         raise SystemExit(1) from error
     else:
-        _leave()
+        _leave_group()
 
 
-def _release(error: BaseException) -> None:
+def _release_frames(error: BaseException) -> None:
     """Let go of what the frames that have raised still hold: above all the loaders, whose workers then end in order."""
     link: BaseException | None = error
     while link is not None:
@@ -65,26 +65,26 @@ def _release(error: BaseException) -> None:
         link = link.__context__
 
 
-def _leave() -> None:
+def _leave_group() -> None:
     if dist.is_initialized():
         dist.barrier()  # a launcher may end all ranks when one leaves: not before rank 0 has written everything
         dist.destroy_process_group()
 
 
-def _tell(roster: Roster, error: BaseException) -> None:
+def _publish_failure(roster: Roster, error: BaseException) -> None:
     text = str(error).splitlines()
     with suppress(RuntimeError):  # the store is gone: then the others will notice by themselves
         roster.store.set(f"failed/{dist.get_rank()}", f"{type(error).__name__}: {text[0]}" if text else repr(error))
 
 
-def _find_lost(roster: Roster) -> str:
+def _find_lost_ranks(roster: Roster) -> str:
     """Which ranks are gone, in words, with the reason if they gave one."""
     rank = dist.get_rank()
     with suppress(RuntimeError):
         if dist.get_backend() == "gloo":
             dist.destroy_process_group()  # its closed connections rouse the ranks that wait for this one
     others = [member for member in roster.members if member.rank != rank]
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     try:
         roster.store.set(f"alive/{rank}", "")
         while True:
@@ -101,7 +101,7 @@ def _find_lost(roster: Roster) -> str:
     if not silent:
         return "the connection between the ranks broke, though all of them are there"
     names = ", ".join(map(str, ended or silent))
-    verb = "ended without a word" if ended else f"gave no sign of life within {_PATIENCE:.0f} s"
+    verb = "ended without a word" if ended else f"gave no sign of life within {_TIMEOUT:.0f} s"
     return f"{names} {verb}: killed, out of memory, or cut off; its own output or the kernel's log has the reason"
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept."""
+"""Deletes old checkpoints and finds the best one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from basicsr.utils.options import OptionError
 
 
-def keep_newest(states: Path, models: Path, networks: Iterable[str], current_iter: int, keep: int) -> list[int]:
+def keep_newest(states: Path, models: Path, networks: Iterable[str], current_iter: int, keep: int) -> None:
     """Delete a run's older checkpoints, after a newer one has been written in full.
 
-    A checkpoint's training state goes before its networks, so that no state is ever without them; networks whose
-    state is gone, since the run was killed in between, go the next time. Files of later iterations than the present
-    one, left by a run that was continued from an earlier state, are not touched.
+    A checkpoint's training state is deleted before its networks, so that every state has its networks. If the run is
+    killed in between, the networks are deleted the next time. Files of later iterations, left by a run that was
+    continued from an earlier state, are kept.
 
     Args:
         states: The folder of the training states.
@@ -24,32 +24,27 @@ def keep_newest(states: Path, models: Path, networks: Iterable[str], current_ite
             from these in the iteration are ever deleted.
         current_iter: The present checkpoint's iteration.
         keep: How many to keep, the present one included.
-
-    Returns:
-        The iterations whose checkpoints were deleted.
     """
     labels = [re.escape(name.removesuffix(f"_{current_iter}.pth")) for name in networks]
     network = re.compile(rf"({'|'.join(labels)})_(\d+)\.pth")
     old_states = {int(file.stem): file for file in states.glob("*.state") if file.stem.isdigit()}
     kept = sorted((i for i in old_states if i <= current_iter), reverse=True)[:keep]
-    deleted = sorted(i for i in old_states if i < kept[-1])
-    for iteration in deleted:
+    for iteration in sorted(i for i in old_states if i < kept[-1]):
         old_states[iteration].unlink()
     for file in models.iterdir():
         match = network.fullmatch(file.name)
         if match and int(match[2]) < current_iter and int(match[2]) not in kept:
             file.unlink()
-    return deleted
 
 
 class BestKeeper:
-    """Tells when a validation was the best so far by the metric that ``logger.keep_best`` names.
+    """Decides whether a validation is the best so far, by the metric that ``logger.keep_best`` names.
 
     Args:
         opt: The options.
 
     Raises:
-        OptionError: If ``keep_best`` names no validation set or no metric of the run.
+        OptionError: If ``keep_best`` does not name a validation set and a metric of the run.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -67,7 +62,7 @@ class BestKeeper:
             )
 
     def improved(self, best_metric_results: dict[str, dict[str, dict[str, Any]]], current_iter: int) -> bool:
-        """Whether the last validation, of this iteration, is the best; of equal ones the latest counts.
+        """Whether the last validation, of this iteration, is the best so far; of equal ones, the latest is.
 
         Args:
             best_metric_results: The recipe's: data set → metric → ``val`` and ``iter``.

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop, fulfilled between two iterations by all ranks at once."""
+"""Stop cleanly on SIGTERM and SIGINT, at the same iteration on every rank."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STOPPED = 75
 """Exit code of a run that a signal ended after it was saved: sysexits' EX_TEMPFAIL, "try again later"."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_END = b"\0"
-_PACE = 0.2  # seconds between two questions to the other ranks
+_CLOSE = b"\0"
+_INTERVAL = 0.2  # seconds between two exchanges with the other ranks
 
 _active: StopSignals | None = None
 
@@ -31,22 +31,22 @@ class EvaluationStopped(Exception):
 
 
 class RunStopped(SystemExit):
-    """The run ends before its end, by a decision that all ranks have made together."""
+    """The run stops before its last iteration, on all ranks."""
 
 
 def stop_requested() -> bool:
-    """Whether a signal has asked this process to stop; a long loop without collectives may look at every round."""
+    """Whether this process received a signal to stop; for long loops without collectives."""
     return _active is not None and _active.requested is not None
 
 
 class StopSignals:
-    """While open, the first SIGTERM or SIGINT is noted; a second one ends the process at once.
+    """Context manager that records the first SIGTERM or SIGINT. A second one ends the process at once.
 
-    A signal is noticed by a thread, through the interpreter's wake-up file descriptor, and not by a Python handler:
-    that would wait for the main thread, which may be held by a collective whose peer is gone.
+    A thread reads signals from the interpreter's wake-up file descriptor. A Python handler would wait for the main
+    thread, which may be blocked in a collective whose peer is gone.
 
-    One signal often comes twice (GNU ``timeout`` sends it to the process and to its group; a scheduler sends it to a
-    launcher, which passes it on, and to the ranks). What follows within ``settle`` seconds counts as the same.
+    One signal often arrives twice: GNU ``timeout`` sends it to the process and to its group; a scheduler sends it to
+    the ranks and to a launcher, which forwards it. Signals within ``debounce`` seconds are taken as one.
 
     Attributes:
         requested: The name of the first signal, or None.
@@ -56,19 +56,19 @@ class StopSignals:
         self.requested: str | None = None
         self._first_time = 0.0
         rank, world = get_dist_info()
-        self._quiet = rank != 0
-        self.settle = 0.2 if world == 1 else 1.0
+        self._silent = rank != 0
+        self.debounce = 0.2 if world == 1 else 1.0
         self._handlers: dict[signal.Signals, Any] = {}
         self._group: Any = None
-        self._question = torch.zeros(2, dtype=torch.float64)  # whether to stop; seconds of the last iteration
-        self._answer: Any = None
-        self._rest = 0
+        self._status = torch.zeros(2, dtype=torch.float64)  # whether to stop; seconds of the last iteration
+        self._reduction: Any = None
+        self._iterations_to_skip = 0
         self._last_time = 0.0
 
     def __enter__(self) -> StopSignals:
         global _active
         if get_dist_info()[1] > 1:
-            # A group of its own, on the CPU: asking never waits for the GPU, nor gets between DDP's messages.
+            # A separate CPU group: the exchange never waits for the GPU, nor mixes with DDP's messages.
             self._group = dist.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             _active = self
@@ -86,63 +86,62 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         global _active
-        if self._answer is not None and (kind is None or issubclass(kind, RunStopped)):
-            self._answer.wait()  # the last question; all ranks have asked it
+        if self._reduction is not None and (kind is None or issubclass(kind, RunStopped)):
+            self._reduction.wait()  # the last exchange; all ranks have started it
         if self._handlers:
             _active = None
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._wakeup)
-            os.write(self._writer, _END)  # closing it would not do: loader workers have inherited it
+            os.write(self._writer, _CLOSE)  # closing it is not enough: loader workers have inherited it
             self._thread.join()
             os.close(self._writer)
             os.close(self._reader)
 
-    def agreed(self) -> bool:
-        """Whether the run is to stop after this iteration; the same on every rank.
+    def should_stop(self) -> bool:
+        """Whether to stop after this iteration; the same on every rank. Every rank must call it after every iteration.
 
-        Every rank must ask after every iteration. The ranks' wishes travel while the next iteration is computed and
-        are read after it. They are sent every fifth of a second or so: the ranks share the longest duration of an
-        iteration as well, and so agree on how many to let pass. A run therefore goes on for a moment, and at least
-        for one iteration after the one in which the signal came.
+        The ranks exchange whether they received a signal while the next iteration is computed, and read the result
+        after it. They exchange about five times a second: they also share the longest duration of an iteration, from
+        which all compute how many iterations to skip. So a run continues for at least one iteration after a signal.
         """
         if self._group is None:
             return self.requested is not None
         now = time.monotonic()
         duration, self._last_time = now - self._last_time, now
-        if self._answer is not None:
-            self._answer.wait()
-            self._answer = None
-            stop, longest = self._question.tolist()
+        if self._reduction is not None:
+            self._reduction.wait()
+            self._reduction = None
+            stop, longest = self._status.tolist()
             if stop:
                 return True
-            self._rest = int(_PACE / max(longest, 1e-6))
-        if self._rest > 0:
-            self._rest -= 1
+            self._iterations_to_skip = int(_INTERVAL / max(longest, 1e-6))
+        if self._iterations_to_skip > 0:
+            self._iterations_to_skip -= 1
             return False
-        self._question[0], self._question[1] = float(self.requested is not None), duration
-        self._answer = dist.all_reduce(self._question, dist.ReduceOp.MAX, self._group, async_op=True)
+        self._status[0], self._status[1] = float(self.requested is not None), duration
+        self._reduction = dist.all_reduce(self._status, dist.ReduceOp.MAX, self._group, async_op=True)
         return False
 
     def _watch(self) -> None:
-        while (number := os.read(self._reader, 1)) != _END:
+        while (number := os.read(self._reader, 1)) != _CLOSE:
             if number[0] not in SIGNALS:
-                continue  # a signal that someone else handles
+                continue  # a signal with another handler
             name = signal.Signals(number[0]).name
             if self.requested is None:
                 self.requested, self._first_time = name, time.monotonic()
-                if not self._quiet:
+                if not self._silent:
                     get_root_logger().warning(
                         f"{name} received: the run is saved after this iteration; a second signal ends it at once."
                     )
-            elif time.monotonic() - self._first_time > self.settle:
+            elif time.monotonic() - self._first_time > self.debounce:
                 for worker in multiprocessing.active_children():
                     worker.kill()
                 os._exit(128 + number[0])
 
 
-def _forget_in_child() -> None:
-    """A forked loader worker has nothing to save, and its signals are not the training process's."""
+def _reset_in_child() -> None:
+    """Restore the default signal handling in a forked loader worker, which has nothing to save."""
     global _active
     if _active is not None:
         _active = None
@@ -151,4 +150,4 @@ def _forget_in_child() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_reset_in_child)

@@ -39,7 +39,7 @@ def test_channels_last_changes_the_layout_and_not_the_result(net):
     x = torch.rand(2, 3, 8, 8)
     expected = net(x)
     runtime = NetworkRuntime(channels_last=True)
-    runtime.lay_out(net)
+    runtime.to_memory_format(net)
     assert net.first.weight.is_contiguous(memory_format=torch.channels_last)
     seen = []
     net.first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -52,7 +52,7 @@ def test_compiled_network_keeps_its_keys_and_results(net):
     x = torch.rand(2, 3, 8, 8)
     expected, keys = net(x), list(net.state_dict())
     runtime = NetworkRuntime(compile=True)
-    runtime.have_compiled(net)
+    runtime.compile_in_place(net)
     torch._dynamo.utils.counters.clear()
     torch.testing.assert_close(runtime.run(net, x), expected)
     assert list(net.state_dict()) == keys
@@ -66,7 +66,7 @@ def test_an_encoder_is_compiled_where_it_is_entered():
     net = VQGAN(embed_dim=4, n_embed=8, ddconfig={**ddconfig, "z_channels": 4}).requires_grad_(False).eval()
     image, keys = torch.rand(2, 3, 16, 16), list(net.state_dict())
     expected = [*net.features(image), net.latent_from_features(net.features(image))]
-    NetworkRuntime(compile=True).have_compiled(net)
+    NetworkRuntime(compile=True).compile_in_place(net)
     torch._dynamo.utils.counters.clear()
     features = net.features(image)
     for one, other in zip([*features, net.latent_from_features(features)], expected):
@@ -78,5 +78,5 @@ def test_an_encoder_is_compiled_where_it_is_entered():
 def test_a_module_that_is_called_features_stays(net):
     net.features = net.first
     keys = list(net.state_dict())
-    NetworkRuntime(compile=True).have_compiled(net)
+    NetworkRuntime(compile=True).compile_in_place(net)
     assert list(net.state_dict()) == keys

@@ -7,7 +7,7 @@ from torch import nn
 from basicsr.archs import build_network
 from basicsr.archs.size_requirement import SizeRequirement
 from basicsr.engine.restore import restorer as restorer_module
-from basicsr.engine.restore.restorer import Restorer, RestoreSettings, evaluating
+from basicsr.engine.restore.restorer import Restorer, RestoreSettings, eval_mode
 from basicsr.utils.options import OptionError, read_options
 
 RRDB_X1 = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_grow_ch": 2}
@@ -107,7 +107,7 @@ def test_modes_and_gradients_are_left_as_they_were():
     assert not output.requires_grad
     assert [m.training for m in net.modules()] == [True, True, True, False, True]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    with pytest.raises(ZeroDivisionError), evaluating(net):
+    with pytest.raises(ZeroDivisionError), eval_mode(net):
         assert not any(m.training for m in net.modules())
         raise ZeroDivisionError
     assert net.training

@@ -47,7 +47,7 @@ def test_free_memory_of_this_machine():
 def test_a_control_groups_limit_counts(tmp_path):
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("2000\n")
-    assert tile_size._group_free("memory.max", "memory.current", str(tmp_path)) == 3000
+    assert tile_size._cgroup_free("memory.max", "memory.current", str(tmp_path)) == 3000
     (tmp_path / "memory.max").write_text("max\n")
-    assert tile_size._group_free("memory.max", "memory.current", str(tmp_path)) == -1
-    assert tile_size._group_free("memory.max", "memory.current", str(tmp_path / "absent")) == -1
+    assert tile_size._cgroup_free("memory.max", "memory.current", str(tmp_path)) == -1
+    assert tile_size._cgroup_free("memory.max", "memory.current", str(tmp_path / "absent")) == -1

@@ -18,7 +18,7 @@ def run(tmp_path):
 
 def keep(run, current_iter, count):
     networks = [f"net_g_{current_iter}.pth", f"net_d_{current_iter}.pth"]
-    return keep_newest(run / "states", run / "models", networks, current_iter, count)
+    keep_newest(run / "states", run / "models", networks, current_iter, count)
 
 
 def iterations(run):
@@ -29,7 +29,7 @@ def iterations(run):
 
 @pytest.mark.parametrize(("count", "kept"), [(1, {10}), (2, {6, 10}), (3, {4, 6, 10}), (9, {2, 4, 6, 10})])
 def test_the_newest_are_kept(run, count, kept):
-    assert keep(run, 10, count) == sorted({2, 4, 6, 10} - kept)
+    keep(run, 10, count)
     assert iterations(run) == (kept, kept)
 
 

@@ -20,13 +20,13 @@ def wait_until(condition):
 def test_the_first_signal_is_noted(number):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with StopSignals() as signals:
-        assert not signals.agreed()
+        assert not signals.should_stop()
         assert not stop_requested()
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)  # the same one, passed on by a launcher
         assert wait_until(lambda: signals.requested)
         assert signals.requested == signal.Signals(number).name
-        assert signals.agreed()
+        assert signals.should_stop()
         assert stop_requested()
     assert not stop_requested()
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
@@ -39,7 +39,7 @@ def test_other_signals_are_left_alone():
         with StopSignals() as signals:
             os.kill(os.getpid(), signal.SIGUSR1)
             assert wait_until(lambda: seen)
-            assert not signals.agreed()
+            assert not signals.should_stop()
     finally:
         signal.signal(signal.SIGUSR1, before)
 
@@ -56,7 +56,7 @@ def test_a_forked_child_does_not_take_part():
         child.terminate()
         child.join(10)
         assert child.exitcode == -signal.SIGTERM
-        assert not signals.agreed()
+        assert not signals.should_stop()
 
 
 def test_outside_the_main_thread_signals_are_as_before():
@@ -64,7 +64,7 @@ def test_outside_the_main_thread_signals_are_as_before():
 
     def body():
         with StopSignals() as signals:
-            outcome.append(signals.agreed())
+            outcome.append(signals.should_stop())
 
     thread = threading.Thread(target=body)
     thread.start()

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from basicsr.archs.size_requirement import SizeRequirement
-from basicsr.engine.restore.pictures import ImageRestorer, read_picture
+from basicsr.engine.restore.image_restorer import ImageRestorer, read_image
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
 from basicsr.utils.img_util import imwrite
 
@@ -130,7 +130,7 @@ def test_an_output_that_is_not_finite_is_refused():
 def test_files_are_read_as_they_are(tmp_path, shape, dtype):
     img = image(shape, dtype)
     imwrite(img, tmp_path / "ü.x.png")
-    result = read_picture(tmp_path / "ü.x.png")
+    result = read_image(tmp_path / "ü.x.png")
     assert result.dtype == dtype
     assert (result == img).all()
 
@@ -142,7 +142,7 @@ def test_photos_are_read_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(rgb).save(tmp_path / "p.jpg", exif=exif, quality=100)
-    result = read_picture(tmp_path / "p.jpg")
+    result = read_image(tmp_path / "p.jpg")
     assert result.shape == (32, 16, 3)
     assert (result[:16] > 250).all()
     assert (result[16:] < 5).all()
@@ -166,26 +166,26 @@ def test_kinds_of_png(tmp_path, through, mode, seen):
     expected = np.array(picture.convert(seen))
     if seen != "L":
         expected = cv2.cvtColor(expected, cv2.COLOR_RGB2BGR if seen == "RGB" else cv2.COLOR_RGBA2BGRA)
-    result = read_picture(tmp_path / "p.png")
+    result = read_image(tmp_path / "p.png")
     assert result.shape == expected.shape
     assert (result == expected).all()
 
 
 def test_cmyk_becomes_colour(tmp_path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "p.jpg", quality=100)
-    blue, green, red = read_picture(tmp_path / "p.jpg")[4, 4].astype(int)
+    blue, green, red = read_image(tmp_path / "p.jpg")[4, 4].astype(int)
     assert red > 200
     assert max(blue, green) < 60
 
 
 def test_files_that_are_no_images_of_8_or_16_bits(tmp_path):
     with pytest.raises(OSError, match=r"absent.png"):
-        read_picture(tmp_path / "absent.png")
+        read_image(tmp_path / "absent.png")
     (tmp_path / "bad.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"bad.png"):
-        read_picture(tmp_path / "bad.png")
+        read_image(tmp_path / "bad.png")
     file = io.BytesIO()
     Image.fromarray(np.zeros((2, 2), np.float32)).save(file, "tiff")
     (tmp_path / "float.tif").write_bytes(file.getvalue())
     with pytest.raises(ValueError, match=r"float.tif: it holds float32, not 8 or 16 bits"):
-        read_picture(tmp_path / "float.tif")
+        read_image(tmp_path / "float.tif")

@@ -1,4 +1,4 @@
-"""The part of a recipe that measures data sets."""
+"""Validation, as a mixin for recipes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
 
 
-class Validating:
-    """Validation with its log lines, best values and report; :class:`~basicsr.models.base_model.BaseModel` is one.
+class ValidationMixin:
+    """Adds validation with its log lines, best values and report to a recipe.
 
     Attributes:
         opt: The resolved options.
@@ -50,7 +50,7 @@ class Validating:
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
         """Validation in a process group. A subclass's own ``nondist_validation`` runs on rank 0, as it expects."""
-        if type(self).nondist_validation is Validating.nondist_validation:
+        if type(self).nondist_validation is ValidationMixin.nondist_validation:
             self._evaluate(dataloader, current_iter, tb_logger, save_img, spread=True)
         else:
             if get_dist_info()[0] == 0:
@@ -75,7 +75,8 @@ class Validating:
                 return self._visual_path(dataset_name, name, current_iter)
 
         metrics = options.get("metrics") or {}
-        result = evaluate(self, dataloader, metrics, save_path, options.get("pbar", True), spread)
+        progress = options.get("pbar", True)
+        result = evaluate(self, dataloader, metrics, save_path=save_path, progress=progress, spread=spread)
         self.results[dataset_name] = result
         if result.values:
             self.metric_results = result.means()

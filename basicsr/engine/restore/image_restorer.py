@@ -1,4 +1,4 @@
-"""Restoring pictures as they are found in files: colour or grey, with or without alpha, of 8 or 16 bits."""
+"""Restores images as files hold them: colour or grey, with or without alpha, of 8 or 16 bits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr.engine.restore.restorer import Restorer, evaluating
+from basicsr.engine.restore.restorer import Restorer, eval_mode
 from basicsr.utils.img_util import img2tensor, imread, tensor2img
 
 DEPTHS = (np.uint8, np.uint16)
@@ -18,15 +18,14 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G, B
 class ImageRestorer:
     """Restores NumPy images with a network for colour or for grey ones.
 
-    A network for three channels is given a grey image three times, and the luma of its result is kept; one for a
-    single channel is given the channels of a colour image one by one. Alpha is restored like a grey image; where it
-    is the same everywhere it stays as it is.
+    A network for three channels gets a grey image three times, and the luma of its output is kept. A network for one
+    channel gets the channels of a colour image one by one. Alpha is restored like a grey image, unless it is constant.
 
     Args:
-        restorer: The network and how images are given to it.
+        restorer: Runs the network.
 
     Attributes:
-        channels: What the network takes, 3 or 1, as a trial shows.
+        channels: The channels that the network takes, 3 or 1, found by a trial run.
         scale: Output side ÷ input side.
 
     Raises:
@@ -36,13 +35,13 @@ class ImageRestorer:
     def __init__(self, restorer: Restorer) -> None:
         self.restorer = restorer
         self.device = next((p.device for p in restorer.net.parameters()), torch.device("cpu"))
-        self.channels, self.scale = self._try_out(restorer.net)
+        self.channels, self.scale = self._probe(restorer.net)
 
     @torch.no_grad()
-    def _try_out(self, net: nn.Module) -> tuple[int, float]:
+    def _probe(self, net: nn.Module) -> tuple[int, float]:
         side = self.restorer.requirement.round_up(16)
         problems = []
-        with evaluating(net):
+        with eval_mode(net):
             for channels in (3, 1):
                 try:
                     output = net(torch.zeros(1, channels, side, side, device=self.device))
@@ -104,8 +103,8 @@ class ImageRestorer:
         return self._restore(alpha)
 
 
-def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image file as it is meant to be seen: upright, with its alpha, grey if it is grey, in its own depth.
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read an image file upright, with its alpha, grey if it is grey, in its own depth.
 
     Returns:
         ``(H, W)``, ``(H, W, 3)`` BGR or ``(H, W, 4)`` BGRA, uint8 or uint16.
@@ -119,7 +118,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(f"cannot read the image {os.fspath(path)}: it holds {stored.dtype}, not 8 or 16 bits")
     if stored.ndim == 3 and stored.shape[2] == 4:
         return stored
-    # Read again, since OpenCV obeys the camera's orientation flag only where it may choose the channels.
+    # Read again: OpenCV applies the orientation flag only if it may choose the channels.
     top = np.iinfo(stored.dtype).max
     upright = imread(path, "grayscale" if stored.ndim == 2 else "color", float32=True)
     return (upright * np.float32(top)).round().astype(stored.dtype)
