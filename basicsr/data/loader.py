@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.options.sections import DatasetOptions
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from .prefetch_dataloader import PrefetchDataLoader
@@ -68,7 +69,7 @@ def build_dataloader(
     Raises:
         ValueError: For another phase, or an epoch that does not fill one batch.
     """
-    phase = dataset_opt["phase"]
+    options, phase = DatasetOptions.of(dataset_opt), dataset_opt["phase"]
     if phase not in ("train", "val", "test"):
         raise ValueError(f"Unknown dataset phase '{phase}': expected train, val or test.")
     generator = torch.Generator()
@@ -78,13 +79,13 @@ def build_dataloader(
             SeededDataset(dataset, _EVALUATION_SEED, seed_plain_index=True),
             batch_size=1,
             generator=generator,
-            pin_memory=_pin_memory(dataset_opt),
+            pin_memory=_pin_memory(options),
         )
 
     multiplier = 1 if dist else max(num_gpu, 1)
     batch_size = dataset_opt["batch_size_per_gpu"] * multiplier
     num_workers = dataset_opt["num_worker_per_gpu"] * multiplier
-    _check_epoch_fills_a_batch(dataset if sampler is None else sampler, batch_size, dataset_opt)
+    _check_epoch_fills_a_batch(dataset if sampler is None else sampler, batch_size, options)
     arguments = {
         "dataset": SeededDataset(dataset, seed or 0, whole_batches=True),
         "collate_fn": _collate,
@@ -95,20 +96,20 @@ def build_dataloader(
         "drop_last": True,
         "generator": generator,
         "worker_init_fn": _init_worker,
-        "pin_memory": _pin_memory(dataset_opt),
-        "persistent_workers": dataset_opt.get("persistent_workers", True) and num_workers > 0,
+        "pin_memory": _pin_memory(options),
+        "persistent_workers": options.persistent_workers and num_workers > 0,
     }
-    if dataset_opt.get("prefetch_mode") != "cpu":
+    if options.prefetch_mode != "cpu":
         return DataLoader(**arguments)
     if num_workers == 0:
         # A thread that runs the dataset beside the training would share its random generators.
         logging.getLogger("basicsr").info("prefetch_mode: cpu has no effect without workers (num_worker_per_gpu: 0).")
         return DataLoader(**arguments)
-    return PrefetchDataLoader(num_prefetch_queue=dataset_opt.get("num_prefetch_queue", 1), **arguments)
+    return PrefetchDataLoader(num_prefetch_queue=options.num_prefetch_queue, **arguments)
 
 
-def _pin_memory(dataset_opt: dict[str, Any]) -> bool:
-    return dataset_opt.get("pin_memory", True) and torch.cuda.is_available()
+def _pin_memory(options: DatasetOptions) -> bool:
+    return options.pin_memory and torch.cuda.is_available()
 
 
 def _collate(samples: Any) -> Any:
@@ -116,12 +117,12 @@ def _collate(samples: Any) -> Any:
     return default_collate(samples) if isinstance(samples, list) else samples
 
 
-def _check_epoch_fills_a_batch(epoch: Any, batch_size: int, dataset_opt: dict[str, Any]) -> None:
+def _check_epoch_fills_a_batch(epoch: Any, batch_size: int, options: DatasetOptions) -> None:
     samples = len(epoch) if isinstance(epoch, Sized) else math.inf
     if samples < batch_size:
-        ratio = math.ceil(batch_size / max(samples, 1)) * dataset_opt.get("dataset_enlarge_ratio", 1)
+        ratio = math.ceil(batch_size / max(samples, 1)) * options.dataset_enlarge_ratio
         raise ValueError(
-            f"Dataset {dataset_opt.get('name', 'unnamed')}: an epoch has {samples} samples per process, fewer than the "
+            f"Dataset {options.name or 'unnamed'}: an epoch has {samples} samples per process, fewer than the "
             f"batch of {batch_size}, so no batch would ever be full. Set dataset_enlarge_ratio to at least {ratio}."
         )
 

@@ -58,15 +58,17 @@ class PairedImageDataset(Dataset):
         """`y`: luma (BT.601, 16-235) as the only channel; RGB for `n` or when absent."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.opt = opt
-        self._scale = opt.get("scale") or 1
+        self.opt, self._options = opt, self.Options.of(opt)
+        self._scale = self._options.scale or 1
         self._training = opt["phase"] == "train"
-        if self._training and opt.get("gt_size") is None:
-            raise ValueError(f"Dataset {opt.get('name', 'unnamed')}: training needs gt_size, the side of a crop of GT.")
+        if self._training and self._options.gt_size is None:
+            raise ValueError(
+                f"Dataset {self._options.name or 'unnamed'}: training needs gt_size, the side of a crop of GT."
+            )
         folders = {"lq": opt["dataroot_lq"], "gt": opt["dataroot_gt"]}
-        self._storage = ImageStorage(opt.get("io_backend"), folders)
-        self._to_tensor = ToTensor(opt)
-        self.paths = _find_pairs(opt, list(folders.values()), list(folders))
+        self._storage = ImageStorage(self._options.io_backend, folders)
+        self._to_tensor = ToTensor(self._options.color == "y", self._options.mean, self._options.std)
+        self.paths = _find_pairs(self._options, list(folders.values()), list(folders))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -100,7 +102,7 @@ class PairedImageDataset(Dataset):
         Returns:
             ``lq`` (B, C, h, w), ``gt`` (B, C, H, W), and lists ``lq_path`` and ``gt_path``.
         """
-        gt_size = self.opt["gt_size"]
+        gt_size = self._options.gt_size
         lq, gt = (
             _new_batch(len(indices), self._to_tensor.channels, side) for side in (gt_size // self._scale, gt_size)
         )
@@ -122,8 +124,8 @@ class PairedImageDataset(Dataset):
         lq = self._storage.read(paths["lq_path"], "lq")
         if not self._training:
             return _crop_gt_to_lq(gt, lq, self._scale, paths), lq, paths
-        gt, lq = paired_random_crop(gt, lq, self.opt["gt_size"], self._scale, paths["gt_path"])
-        augmentation = Augmentation.draw(self.opt.get("use_hflip", False), self.opt.get("use_rot", False))
+        gt, lq = paired_random_crop(gt, lq, self._options.gt_size, self._scale, paths["gt_path"])
+        augmentation = Augmentation.draw(self._options.use_hflip, self._options.use_rot)
         # Copy the crop first, then augment it: reading scattered rows in another order takes half as long again.
         return augmentation.apply(np.ascontiguousarray(gt)), augmentation.apply(np.ascontiguousarray(lq)), paths
 
@@ -134,12 +136,12 @@ def _new_batch(size: int, channels: int, side: int) -> torch.Tensor:
     return batch if get_worker_info() is None else batch.share_memory_()
 
 
-def _find_pairs(opt: dict[str, Any], folders: list[str], roles: list[str]) -> list[dict[str, str]]:
-    template = opt.get("filename_tmpl") or "{}"
-    if (opt.get("io_backend") or {}).get("type") == "lmdb":
+def _find_pairs(options: PairedImageDataset.Options, folders: list[str], roles: list[str]) -> list[dict[str, str]]:
+    template = options.filename_tmpl
+    if (options.io_backend or {}).get("type") == "lmdb":
         return paired_paths_from_lmdb(folders, roles, template)
-    if opt.get("meta_info_file"):
-        return paired_paths_from_meta_info_file(folders, roles, opt["meta_info_file"], template)
+    if options.meta_info_file:
+        return paired_paths_from_meta_info_file(folders, roles, options.meta_info_file, template)
     return paired_paths_from_folder(folders, roles, template)
 
 

@@ -38,14 +38,14 @@ class SingleImageDataset(Dataset):
         """`y`: luma (BT.601, 16-235) as the only channel; RGB for `n` or when absent."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.opt = opt
+        self.opt, options = opt, self.Options.of(opt)
         folder = opt["dataroot_lq"]
-        self._storage = ImageStorage(opt.get("io_backend"), {"lq": folder})
-        self._to_tensor = ToTensor(opt)
-        if (opt.get("io_backend") or {}).get("type") == "lmdb":
+        self._storage = ImageStorage(options.io_backend, {"lq": folder})
+        self._to_tensor = ToTensor(options.color == "y", options.mean, options.std)
+        if (options.io_backend or {}).get("type") == "lmdb":
             self.paths = paths_from_lmdb(folder)
-        elif opt.get("meta_info_file"):
-            self.paths = paths_from_meta_info_file(folder, opt["meta_info_file"])
+        elif options.meta_info_file:
+            self.paths = paths_from_meta_info_file(folder, options.meta_info_file)
         else:
             self.paths = paths_from_folder(folder)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from basicsr.utils.options.sections import DatasetOptions
 from basicsr.utils.options.streams import sections_of_streams
 
 from . import build_dataloader, build_dataset
@@ -88,10 +89,10 @@ def build_streams(opt: dict[str, Any]) -> tuple[TrainingStream, ...]:
 
 def _build_stream(name: str, opt: dict[str, Any], dataset_opt: dict[str, Any], seed: int) -> TrainingStream:
     dataset = build_dataset(dataset_opt)
-    ratio = dataset_opt.get("dataset_enlarge_ratio", 1)
-    sampler = EnlargedSampler(dataset, opt["world_size"], opt["rank"], ratio, seed)
+    options = DatasetOptions.of(dataset_opt)
+    sampler = EnlargedSampler(dataset, opt["world_size"], opt["rank"], options.dataset_enlarge_ratio, seed)
     loader = build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], sampler, seed)
-    if dataset_opt.get("prefetch_mode") == "cuda" and opt["num_gpu"] != 0:
+    if options.prefetch_mode == "cuda" and opt["num_gpu"] != 0:
         logging.getLogger("basicsr").info("Use cuda prefetch dataloader")
         return TrainingStream(name, dataset_opt, loader, sampler, CUDAPrefetcher(loader, opt))
     return TrainingStream(name, dataset_opt, loader, sampler, CPUPrefetcher(loader))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -21,13 +19,14 @@ class ToTensor:
     A tensor is RGB in [0, 1], or luma alone, then normalised.
 
     Args:
-        opt: The dataset's section: ``color`` (``y`` for luma), ``mean`` and ``std`` per channel.
+        luma: Whether to give luma (BT.601, 16-235) as the only channel.
+        mean: Subtracted from each channel.
+        std: What each channel is divided by after that.
     """
 
-    def __init__(self, opt: dict[str, Any]) -> None:
-        self._luma = opt.get("color") == "y"
-        self._mean, self._std = opt.get("mean"), opt.get("std")
-        self.channels = 1 if self._luma else 3
+    def __init__(self, luma: bool = False, mean: list[float] | None = None, std: list[float] | None = None) -> None:
+        self._luma, self._mean, self._std = luma, mean, std
+        self.channels = 1 if luma else 3
 
     def __call__(self, img: np.ndarray) -> torch.Tensor:
         """The tensor of an image."""

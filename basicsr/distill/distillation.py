@@ -16,6 +16,7 @@ from basicsr.engine.compute.distributed import broadcast_tensors
 from basicsr.engine.compute.step import GradientStep, without_gradients
 from basicsr.engine.compute.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.options.sections import LoggerOptions, TrainOptions
 
 from .context import KDContext
 from .gradient_log import GradientComparison, disable_donated_buffers
@@ -63,18 +64,19 @@ class Distillation:
         self._opt = opt
         self._student = student
         self._timer = timer
-        self._print_freq = (opt.get("logger") or {}).get("print_freq", 100)
+        train = TrainOptions.of(opt["train"])
+        self._print_freq = LoggerOptions.of(opt.get("logger")).print_interval
         self.networks = Networks(opt, student, average=average, trained=trained, device=device)
         sections = {name: section for name, section in (opt["train"].get("kd_opt") or {}).items() if section}
         self.terms = build_terms(sections, device)
-        require_divisible_batches(self.terms, opt["train"].get("accumulate", 1))
+        require_divisible_batches(self.terms, train.accumulate)
         if self.terms and isinstance(student.wrapped, DataParallel):
             raise ValueError(
                 "distillation on several GPUs needs one process each: start with torchrun (--launcher pytorch)"
             )
         self.used = False
         self._unfinished: int | None = None
-        self._own = OwnTraining(device, opt["train"].get("max_bad_steps", 100), timer)
+        self._own = OwnTraining(device, train.max_bad_steps, timer)
         self._logs: dict[str, Any] = {}
         self._returned: dict[str, weakref.ref] = {}
         TermSetup(self.terms, self.networks, self._own).run(sections)

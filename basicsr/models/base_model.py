@@ -21,6 +21,7 @@ from basicsr.engine.run.retention import keep_newest
 from basicsr.utils.atomic_file import atomic_save
 from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.options.sections import LoggerOptions
 from basicsr.utils.weights import load_weights
 
 from .lr_scheduler import find_scheduler
@@ -243,7 +244,7 @@ class BaseModel(ValidationMixin):
                 atomic_save(state, file)
             except OSError as error:
                 self.save_errors.append(str(error))
-        keep = self.opt["logger"].get("keep_last")
+        keep = LoggerOptions.of(self.opt["logger"]).keep_last
         if not self.save_errors and keep:
             keep_newest(states, models, state["networks"], state["iter"], keep)
         elif self.save_errors and not file.is_file():

@@ -78,8 +78,8 @@ class SRModel(BaseModel):
         if self.is_train:
             # Here, since plug-ins replace init_training_settings.
             self.timer = StepTimer(self.device)
-            self.accumulate = opt["train"].get("accumulate", 1)
-            self.print_freq = (opt.get("logger") or {}).get("print_freq", 100)
+            self.train_options = self.TrainOptions.of(opt["train"])
+            self.print_freq = schema.LoggerOptions.of(opt.get("logger")).print_interval
             self.supervised = SupervisedLosses()
             self._prints = 0
             self.init_training_settings()
@@ -94,14 +94,11 @@ class SRModel(BaseModel):
 
     def _own_runtime(self) -> NetworkRuntime:
         """How ``net_g`` computes in training. Validation and test always compute in fp32."""
-        options = (self.opt.get("runtime") or {}).get("g") or {}
-        for key in ("mean", "std"):
-            if options.get(key) is not None:
-                raise ValueError(f"runtime.g.{key}: only a frozen network can be given another normalisation")
         if not self.is_train:
             return NetworkRuntime()
-        precision = resolve_precision(options.get("precision", "fp32"), self.device, "runtime.g.precision")
-        return NetworkRuntime(**{**options, "precision": precision})
+        options = schema.RuntimeOptions.of((self.opt.get("runtime") or {}).get("g"))
+        precision = resolve_precision(options.precision, self.device, "runtime.g.precision")
+        return NetworkRuntime(precision, options.channels_last, options.compile)
 
     def _load_generator(self, net: nn.Module, default_key: str) -> None:
         path = self.opt["path"]
@@ -110,9 +107,8 @@ class SRModel(BaseModel):
 
     def init_training_settings(self) -> None:
         """Prepare for training: average, losses, optimiser, schedule."""
-        train = self.opt["train"]
         self.net_g.train()
-        self.ema_decay = train.get("ema_decay", 0)
+        self.ema_decay = self.train_options.ema_decay
         if self.ema_decay > 0:
             get_root_logger().info(f"Use Exponential Moving Average with decay: {self.ema_decay}")
             self._init_ema()
@@ -151,7 +147,7 @@ class SRModel(BaseModel):
         for name in self.distillation.terms:
             if f"l_{name}" in self.supervised.names:
                 raise ValueError(f"train.kd_opt.{name}: l_{name} is the name of another loss; rename the term")
-        if train.get("combine", "sum") == "uncertainty":
+        if self.train_options.combine == "uncertainty":
             names = [*self.supervised.names, *(f"l_{name}" for name in self.distillation.terms)]
             self.balance = UncertaintyBalance(names).to(self.device)
         self.distillation.start()
@@ -258,7 +254,7 @@ class SRModel(BaseModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration. When no loss is active at it, the network stays as it is."""
         self.timer.start(measure=current_iter % self.print_freq == 0)
-        parts = self._current_batch().chunks(self.accumulate)
+        parts = self._current_batch().chunks(self.train_options.accumulate)
         self.outputs = []
         losses = self.step_g(current_iter, parts, lambda part: self._losses_of_part(current_iter, part), self.combine)
         losses |= self.train_others(current_iter, parts)
@@ -297,7 +293,7 @@ class SRModel(BaseModel):
         return {}
 
     def _make_step(self) -> GradientStep:
-        train = self.opt["train"]
+        train = self.train_options
         return GradientStep(
             [self.optimizer_g],
             self.device,
@@ -305,8 +301,8 @@ class SRModel(BaseModel):
             outside=self._parameters_outside_ddp(),
             idle=self.distillation.idle_parameters,
             scaled=self.runtime.precision == "fp16",
-            max_bad_steps=train.get("max_bad_steps", 100),
-            clip=train.get("clip_grad_norm") or (0.01 if train.get("use_grad_clip") else None),
+            max_bad_steps=train.max_bad_steps,
+            clip=train.clip_grad_norm or (0.01 if train.use_grad_clip else None),
             timer=self.timer,
         )
 

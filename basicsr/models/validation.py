@@ -12,6 +12,7 @@ from basicsr.engine.evaluate.evaluator import DatasetResult, evaluate
 from basicsr.engine.evaluate.report import run_facts, write_report
 from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.options.sections import MetricOptions, ValOptions
 
 
 class ValidationMixin:
@@ -66,7 +67,7 @@ class ValidationMixin:
     def _evaluate(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool, spread: bool
     ) -> None:
-        options = self.opt.get("val") or {}
+        options = ValOptions.of(self.opt.get("val"))
         dataset_name = dataloader.dataset.opt["name"]
         save_path = None
         if save_img:
@@ -74,9 +75,8 @@ class ValidationMixin:
             def save_path(name: str) -> Path:
                 return self._visual_path(dataset_name, name, current_iter)
 
-        metrics = options.get("metrics") or {}
-        progress = options.get("pbar", True)
-        result = evaluate(self, dataloader, metrics, save_path=save_path, progress=progress, spread=spread)
+        metrics = options.metrics or {}
+        result = evaluate(self, dataloader, metrics, save_path=save_path, progress=options.pbar, spread=spread)
         self.results[dataset_name] = result
         if result.values:
             self.metric_results = result.means()
@@ -90,7 +90,7 @@ class ValidationMixin:
         folder = Path(self.opt["path"]["visualization"])
         if self.opt["is_train"]:
             return folder / name / f"{Path(name).name}_{current_iter}.png"
-        suffix = (self.opt.get("val") or {}).get("suffix") or self.opt["name"]
+        suffix = ValOptions.of(self.opt.get("val")).suffix or self.opt["name"]
         return folder / dataset_name / f"{name}_{suffix}.png"
 
     @master_only
@@ -102,7 +102,7 @@ class ValidationMixin:
     def _initialize_best_metric_results(self, dataset_name: str) -> None:
         best = self.best_metric_results.setdefault(dataset_name, {})
         for metric, options in self.opt["val"]["metrics"].items():
-            better = options.get("better", "higher")
+            better = MetricOptions.of(options).better
             worst = float("-inf") if better == "higher" else float("inf")
             best.setdefault(metric, {"better": better, "val": worst, "iter": -1})
 

@@ -97,7 +97,7 @@ class VQGANModel(SRModel):
             dist.all_reduce(self._batch_counts)
         self.code_counts += self._batch_counts
         self.log_dict = {**self.log_dict, **codebook_use(self._batch_counts)}
-        frequency = self.opt["train"].get("restart_freq")
+        frequency = self.train_options.restart_freq
         if frequency and current_iter % frequency == 0:
             self._restart_unused_codes()
 

@@ -232,7 +232,7 @@ def test_an_epoch_smaller_than_a_batch_is_refused():
 
 
 def test_an_unknown_phase_is_refused():
-    with pytest.raises(ValueError, match="phase 'valid': expected train, val or test"):
+    with pytest.raises(ValueError, match="phase: must be one of 'train', 'val', 'test' or ~, not 'valid'"):
         build_dataloader(NoisyDataset(), {"phase": "valid"})
 
 

@@ -185,7 +185,6 @@ def test_the_start_up_table_tells_what_is_done(nets, pair, options, cell):
 @pytest.mark.parametrize(
     ("pairs", "options", "message"),
     [
-        ([], {}, "pairs is empty"),
         (["body.0"], {}, r"a pair is \{student: …, teacher: …\} or \[student, teacher\], not 'body.0'"),
         ([["body.0"]], {}, r"not \['body.0'\]"),
         ([[[], "body.0"]], {}, "names no module"),

@@ -91,8 +91,8 @@ def test_build_term_refuses_wrong_arguments():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"type": "DCR", "step": []}, "step is empty"),
-        ({"type": "DCR", "step": [0]}, "step: must be a list of integers ≥ 1"),
+        ({"type": "DCR", "step": []}, "step: must be a non-empty list"),
+        ({"type": "DCR", "step": [0]}, "step: must be a non-empty list of integers ≥ 1"),
         ({"type": "DMM", "temperature": 0.0}, "temperature: must be a number > 0"),
         ({"type": "DCR", "gaussian_noise_prob": 5}, "gaussian_noise_prob: must be a number ≥ 0 and ≤ 1, not 5"),
         ({"type": "DCR", "update_decay": 5}, "update_decay: must be a number ≥ 0 and ≤ 1, not 5"),

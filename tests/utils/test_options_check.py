@@ -179,7 +179,7 @@ WRONG = [
         {"type": "FitNets", "pairs": [["a", "b"], ["a"]]},
         "f.pairs.1: must be a section or a list of 2 strings or lists of strings, not ['a']",
     ),
-    ("train.kd_opt.f", {"type": "FitNets", "pairs": []}, "FitNets cannot be built with these options: pairs is empty"),
+    ("train.kd_opt.f", {"type": "FitNets", "pairs": []}, "train.kd_opt.f.pairs: must be a non-empty list of sections or lists of"),
     (
         "train.kd_opt.f",
         {"type": "FitNets", "pairs": [{"student": "a", "teacher": "b", "layout": {"student": "nhcw"}}]},
@@ -197,6 +197,44 @@ WRONG = [
     ("runtime.t.precision", "int8", "must be one of 'auto', 'fp32', 'tf32', 'bf16', 'fp16', not 'int8'"),
     ("runtime.u", {}, "runtime.u: there is no network_u; networks: g, t, his"),
     ("runtime.t.std", None, "runtime.t: mean and std are given together or not at all"),
+]
+
+WRONG += [
+    (
+        "logger.keep_best",
+        "Set5/lpips",
+        "'Set5/lpips' is measured in no validation; it must be a validation set's name, a",
+    ),
+    ("logger.keep_best", "D/psnr", "val.metrics: Set5/psnr"),
+    ("logger.wandb", {"project": "p"}, "logger.wandb: mirrors TensorBoard: set logger.use_tb_logger to true as well"),
+    (
+        "train.accumulate",
+        3,
+        "train.accumulate: a batch of 4 (datasets.train.batch_size_per_gpu) cannot be divided into 3",
+    ),
+    ("train.pixel_opt.start", 0, "train.pixel_opt.start: must be an integer ≥ 1, not 0"),
+    ("train.kd_opt.logits.start", 0, "train.kd_opt.logits.start: must be an integer ≥ 1, not 0"),
+    ("train.pixel_opt.loss_weight", -1, "train.pixel_opt.loss_weight: must be a number ≥ 0, not -1"),
+    ("train.kd_opt.logits.loss_weight", -1, "train.kd_opt.logits.loss_weight: must be a number ≥ 0, not -1"),
+    ("network_g.img_range", 0, "network_g.img_range: must be a number > 0, not 0"),
+    ("runtime.g", {"mean": [0.5], "std": [0.5]}, "runtime.g.mean: only a frozen network can be given another"),
+    (
+        "path.ignore_resume_networks",
+        ["network_d"],
+        "path.ignore_resume_networks: there is no network_d; networks: netw",
+    ),
+]
+
+LATE = [
+    ("train.scheduler.milestones", [5, 20_000], "train.scheduler.milestones: 20000 is after the end of a run of 10000"),
+    ("train.scheduler", {"type": "CosineAnnealingLR", "T_max": 20_000}, "train.scheduler.T_max: the schedule ends at"),
+    ("train.warmup_iter", 20_000, "train.warmup_iter: 20000 is after the end of a run of 10000 iterations"),
+    (
+        "train.kd_opt.logits.start",
+        20_000,
+        "train.kd_opt.logits.start: 20000 is after the end of a run of 10000",
+    ),
+    ("train.pixel_opt.start", 20_000, "so it is never active"),
 ]
 
 MISSING = [
@@ -230,6 +268,12 @@ MISSING = [
 def test_what_is_wrong_is_told(opt, path, value, sentence):
     put(opt, path, value)
     assert any(sentence in problem for problem in problems(opt)), problems(opt)
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), LATE)
+def test_what_lies_beyond_the_end_of_the_run_is_noticed(opt, path, value, sentence):
+    put(opt, path, value)
+    assert [sentence in notice for notice in check_options(opt, Marks(), True)] == [True]
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ SPECIFIC = [
     Mutation("scale of zero", ("scale",), 0),
     Mutation("no network of that name", ("path", "pretrain_network_gg"), "x.pth"),
     Mutation("optimiser of no network", ("train", "optim_d"), {"type": "Adam", "lr": 0.1}),
-    Mutation("unsupported factor", ("network_t", "upscale"), 5, names=["network_t", "upscale"]),
+    Mutation("unsupported factor", ("network_t", "upscale"), 5, names=["network_t", "by 5 is not supported"]),
     Mutation("no channels", ("network_g", "num_feat"), 0),
     Mutation("too many blocks", ("network_g", "num_block"), 10**7, names=["network_g", "not complete after"]),
     Mutation("channels do not agree", ("network_g", "num_out_ch"), 1, names=["network_g", "to 1 output channels"]),

@@ -26,6 +26,7 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.img_util import imwrite, tensor2img
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.options.sections import DatasetOptions
 
 
 @dataclass
@@ -131,7 +132,7 @@ def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
     root = next((root for root in roots if path.is_relative_to(root)), None)
     if root is not None:
         path = path.relative_to(root)
-    elif (dataset_opt.get("io_backend") or {}).get("type") != "lmdb":  # an LMDB's keys have no root
+    elif (DatasetOptions.of(dataset_opt).io_backend or {}).get("type") != "lmdb":  # an LMDB's keys have no root
         path = Path(path.name)
     return path.with_suffix("").as_posix()
 

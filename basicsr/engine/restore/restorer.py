@@ -22,6 +22,7 @@ from basicsr.engine.restore.tile_size import PROBE, SAFETY, bytes_per_pixel, fre
 from basicsr.engine.restore.tiling import DEFAULT_OVERLAP, Tiles, run_tiled
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import sizeof_fmt
+from basicsr.utils.options.sections import ValOptions
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class RestoreSettings:
     @classmethod
     def from_options(cls, val: Mapping[str, Any] | None) -> RestoreSettings:
         """The settings of an option file's ``val`` section, which may be absent."""
-        keys = cls.__dataclass_fields__
-        return cls(**{key: value for key, value in (val or {}).items() if key in keys and value is not None})
+        options = ValOptions.of(val)
+        return cls(**{key: getattr(options, key) for key in cls.__dataclass_fields__})
 
 
 class Restorer:

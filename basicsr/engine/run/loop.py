@@ -16,6 +16,7 @@ from basicsr.engine.run.resume import restore_streams, sampler_state
 from basicsr.engine.run.retention import BestKeeper
 from basicsr.engine.run.signals import STOPPED, EvaluationStopped, RunStopped, StopSignals
 from basicsr.utils.logger import AvgTimer, MessageLogger, get_root_logger
+from basicsr.utils.options.sections import TrainOptions, ValOptions
 
 
 class TrainingLoop:
@@ -48,7 +49,7 @@ class TrainingLoop:
         self.logger = get_root_logger()
         self.data_timer, self.iter_timer = AvgTimer(), AvgTimer()
         self.total_iters = int(opt["train"]["total_iter"])
-        self.val_freq = (opt.get("val") or {}).get("val_freq")
+        self.train_options, self.val_options = TrainOptions.of(opt["train"]), ValOptions.of(opt.get("val"))
         self.iter = 0
         self.saved_iter: int | None = None
         self.validated_iter: int | None = None
@@ -105,7 +106,7 @@ class TrainingLoop:
             batch = self.next_batch()
             self.data_timer.record()
             self.iter += 1
-            model.update_learning_rate(self.iter, warmup_iter=self.opt["train"].get("warmup_iter", -1))
+            model.update_learning_rate(self.iter, warmup_iter=self.train_options.warmup_iter)
             model.feed_data(batch)
             model.optimize_parameters(self.iter)
             self.iter_timer.record()
@@ -115,7 +116,7 @@ class TrainingLoop:
             if self._every(frequencies["save_checkpoint_freq"]):
                 self.logger.info("Saving models and training states.")
                 self.save(self.epoch, self.iter)
-            if self._every(self.val_freq):
+            if self._every(self.val_options.val_freq):
                 self.validate()
             if self.signals.should_stop():
                 self.stop()
@@ -142,7 +143,7 @@ class TrainingLoop:
         """
         try:
             for loader in self.val_loaders:
-                self.model.validation(loader, self.iter, self.tb_logger, self.opt["val"].get("save_img", False))
+                self.model.validation(loader, self.iter, self.tb_logger, self.val_options.save_img)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -198,5 +199,7 @@ class TrainingLoop:
         return bool(frequency) and self.iter % frequency == 0
 
     def _validation_due(self) -> bool:
-        is_time = self._every(self.val_freq) or (bool(self.val_freq) and self.iter >= self.total_iters)
+        is_time = self._every(self.val_options.val_freq) or (
+            bool(self.val_options.val_freq) and self.iter >= self.total_iters
+        )
         return is_time and self.iter > 0 and self.validated_iter != self.iter

@@ -16,6 +16,7 @@ from basicsr.utils.atomic_file import remove_leftovers
 from basicsr.utils.dist_util import get_dist_info, get_roster
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
+from basicsr.utils.options.sections import LoggerOptions
 from basicsr.utils.weights import load_file
 
 _REQUIRED = ("epoch", "iter", "optimizers", "schedulers")
@@ -50,7 +51,7 @@ def find_resume_state(opt: dict) -> dict[str, Any] | None:
         )
     state = load_file(file)
     _use_networks(opt, file, state)
-    keep = opt["logger"].get("keep_last")
+    keep = LoggerOptions.of(opt["logger"]).keep_last
     if rank == 0 and keep and file.parent == Path(opt["path"]["training_states"]):
         # The run may have ended between writing this state and deleting older ones.
         keep_newest(file.parent, _models_of(file), _networks(state), state["iter"], keep)

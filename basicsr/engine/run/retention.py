@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from basicsr.utils.options import OptionError
+from basicsr.utils.options.sections import LoggerOptions
 
 
 def keep_newest(states: Path, models: Path, networks: Iterable[str], current_iter: int, keep: int) -> None:
@@ -42,24 +42,10 @@ class BestKeeper:
 
     Args:
         opt: The options.
-
-    Raises:
-        OptionError: If ``keep_best`` does not name a validation set and a metric of the run.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self.choice: str | None = opt["logger"].get("keep_best")
-        if self.choice is None:
-            return
-        val = opt.get("val") or {}
-        datasets = [section["name"] for section in opt["datasets"].values() if section["phase"] == "val"]
-        known = [f"{dataset}/{metric}" for dataset in datasets for metric in val.get("metrics") or {}]
-        if self.choice not in known or not val.get("val_freq"):
-            raise OptionError(
-                f"logger.keep_best: '{self.choice}' is measured in no validation; it must be a validation set's name, "
-                f"a slash and a metric of val.metrics: {', '.join(known) or 'there are none'}"
-                + ("" if val.get("val_freq") else "; and val.val_freq must be set")
-            )
+        self.choice = LoggerOptions.of(opt["logger"]).keep_best
 
     def improved(self, best_metric_results: dict[str, dict[str, dict[str, Any]]], current_iter: int) -> bool:
         """Whether the last validation, of this iteration, is the best so far; of equal ones, the latest is.

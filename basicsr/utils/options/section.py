@@ -21,12 +21,13 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args, get_origin
 
+from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import Self, is_typeddict
 
 from .annotations import adapter_of, has_huge_integer, read_value, yaml_type
-from .errors import Key
+from .errors import Key, OptionError, dotted
 from .signatures import Parameter, keys_of_typed_dict
 from .words import choices, describe, shown
 
@@ -82,9 +83,14 @@ class Section(BaseModel):
         that is missing is None.
 
         Raises:
-            ValueError: If a value does not fit its declaration.
+            OptionError: If a value does not fit its declaration.
         """
-        return _partial_form(cls).model_validate(dict(values or {}))
+        try:
+            found = _partial_form(cls).model_validate(dict(values or {}))
+        except ValidationError as error:
+            problems = [f"{dotted(tuple(e['loc']))}: {e['ctx']['sentence']}" for e in error.errors(include_url=False)]
+            raise OptionError(problems) from None
+        return cls.model_construct(**vars(found))  # the form itself cannot be pickled for a loader's process
 
     @classmethod
     def form_for(cls, values: Mapping[Any, Any], setting: Setting | None) -> type[Self]:
@@ -93,8 +99,7 @@ class Section(BaseModel):
         Raises:
             PydanticCustomError: If the section does not say what it describes.
         """
-        names = [name for name in values if isinstance(name, str)]
-        return form_of(cls, found=members_of_families(cls, names), is_open=setting is not None and setting.is_open)
+        return form_of(cls, found=members_of_families(cls, values), is_open=setting is not None and setting.is_open)
 
     @classmethod
     def rules(cls, values: Mapping[Any, Any], setting: Setting) -> Iterable[Finding]:
@@ -180,7 +185,7 @@ def members_of_families(model: type[Section], names: Iterable[str]) -> dict[str,
         name: Parameter(annotation, None)
         for name in names
         for pattern, annotation in families_of(model).items()
-        if name not in model.model_fields and re.fullmatch(pattern, name)
+        if isinstance(name, str) and name not in model.model_fields and re.fullmatch(pattern, name)
     }
 
 
@@ -280,9 +285,10 @@ class Reading:
     """
 
     def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        self._may_be_empty = not (get_origin(annotation) is Annotated and MinLen(1) in get_args(annotation))
         if get_origin(annotation) is Annotated and holds_sections(annotation):
             annotation = get_args(annotation)[0]
-        self.annotation = annotation
         union = get_origin(annotation) in (Union, types.UnionType)
         arms = get_args(annotation) if union else (annotation,)
         self._nested = [arm for arm in arms if holds_sections(arm)]
@@ -306,6 +312,8 @@ class Reading:
             PydanticCustomError: If it does not fit.
             ValidationError: If it is a section, or holds some, with something wrong inside.
         """
+        if value == [] and not self._may_be_empty:
+            raise self._refuse(value)
         for arm in self._nested:
             if isinstance(value, dict if is_section(arm) or get_origin(arm) is dict else list):
                 return _adapter_of_nested(arm).validate_python(value, context=info.context)

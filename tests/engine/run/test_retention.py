@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from basicsr.engine.run.retention import BestKeeper, keep_newest
-from basicsr.utils.options import OptionError
 
 
 @pytest.fixture
@@ -80,17 +79,3 @@ def test_the_best_is_the_iteration_that_holds_the_record(opt):
     assert not best.improved({}, 20), "a plug-in's validation may keep no records"
     del opt["logger"]["keep_best"]
     assert not BestKeeper(opt).improved(record, 20)
-
-
-@pytest.mark.parametrize(
-    ("choice", "val_freq", "message"),
-    [
-        ("Set5/lpips", 10, "'Set5/lpips' is measured in no validation; .*: Set5/psnr, Set5/ssim"),
-        ("DIV2K/psnr", 10, "'DIV2K/psnr' is measured in no validation"),
-        ("Set5/psnr", None, "and val.val_freq must be set"),
-    ],
-)
-def test_a_wrong_choice(opt, choice, val_freq, message):
-    opt["logger"]["keep_best"], opt["val"]["val_freq"] = choice, val_freq
-    with pytest.raises(OptionError, match=message):
-        BestKeeper(opt)

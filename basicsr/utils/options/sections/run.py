@@ -43,6 +43,11 @@ class LoggerOptions(Section):
     wandb: WandbOptions | None = None
     """Weights & Biases."""
 
+    @property
+    def print_interval(self) -> int:
+        """``print_freq``; 100 in options that a plug-in has made by hand without it."""
+        return self.print_freq or 100
+
     @classmethod
     def rules(cls, values: Mapping[Any, Any], setting: Setting) -> Iterable[Finding]:
         wandb = values.get("wandb")
