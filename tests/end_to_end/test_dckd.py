@@ -220,8 +220,8 @@ def test_a_step_list_shorter_than_the_run_is_told(runner, released, monkeypatch)
     monkeypatch.setattr("basicsr.distill.dcr.STEP_SPAN", 5)
     folder = runner.train(as_terms(released))
     sentence = (
-        "train.kd_opt.cl.step has 2 numbers, one for each 5 iterations, and the run is 12 long: its last, 4, holds"
+        "train.kd_opt.cl.step has 2 numbers, one for each 5 iterations, and the run is 12 long: its last, 4, applies"
     )
     assert sentence in log_text(folder)
     released["name"], released["train"]["total_iter"] = "tiny_shorter", 10
-    assert "holds on to the end" not in log_text(runner.train(released))
+    assert "applies to the end" not in log_text(runner.train(released))
