@@ -179,7 +179,11 @@ WRONG = [
         {"type": "FitNets", "pairs": [["a", "b"], ["a"]]},
         "f.pairs.1: must be a section or a list of 2 strings or lists of strings, not ['a']",
     ),
-    ("train.kd_opt.f", {"type": "FitNets", "pairs": []}, "train.kd_opt.f.pairs: must be a non-empty list of sections or lists of"),
+    (
+        "train.kd_opt.f",
+        {"type": "FitNets", "pairs": []},
+        "train.kd_opt.f.pairs: must be a non-empty list of sections or lists of",
+    ),
     (
         "train.kd_opt.f",
         {"type": "FitNets", "pairs": [{"student": "a", "teacher": "b", "layout": {"student": "nhcw"}}]},

@@ -6,8 +6,8 @@ import pytest
 
 from basicsr.models.sr_model import SRModel
 from basicsr.utils.options import sections
-from basicsr.utils.options.dialects import translate_dialects
 from basicsr.utils.options.errors import Marks, OptionError
+from basicsr.utils.options.reading import translate_dialects
 from basicsr.utils.options.translation import Translation
 from basicsr.utils.options.yaml_text import read_yaml
 from basicsr.utils.registry import MODEL_REGISTRY

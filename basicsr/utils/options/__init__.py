@@ -4,6 +4,7 @@ from .command_line import copy_opt_file, parse_options
 from .errors import OptionError
 from .files import load_options
 from .reading import read_options
-from .text import dict2str, yaml_load
+from .record import dict2str
+from .yaml_text import yaml_load
 
 __all__ = ["OptionError", "copy_opt_file", "dict2str", "load_options", "parse_options", "read_options", "yaml_load"]

@@ -1,4 +1,22 @@
-"""From an option file to options that have been checked."""
+"""From an option file to checked options; published spellings are translated before the check.
+
+A recipe that takes option files in a published dialect declares the dialect's keys of ``train``, and how options that
+hold them are translated::
+
+    class DCKDModel(KDModel):
+        class DialectOptions(sections.Section):
+            ce_opt: CategoryOptions | None = None
+
+        @staticmethod
+        def translate(opt, marks=None):
+            words = Translation(opt, marks)
+            category = words.take(("train", "ce_opt"))
+            if category:
+                words.put(("train", "kd_opt", "ce"), {"type": "DMM", ...}, ("train", "ce_opt"))
+            return words.result()
+
+``translate`` leaves its argument as it is, and options that are in our form already unchanged.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +24,14 @@ import copy
 import os
 from typing import Any
 
-from .check import check_options
-from .dialects import translate_dialects
+from .check import check_options, section_problems
+from .errors import Marks, OptionError
 from .files import import_modules, load_options
+from .forks import translate_forks
 from .legacy import modernise
+from .lookup import section_of
+from .registered import find_registered
+from .translation import Translation
 
 
 def read_options(
@@ -43,3 +65,35 @@ def read_options(
         is_train = isinstance(datasets, dict) and any(str(name).startswith("train") for name in datasets)
     opt, more, problems = translate_dialects(opt, marks)
     return opt, notices + more + check_options(opt, marks, is_train, check_files, problems)
+
+
+def translate_dialects(opt: dict[str, Any], marks: Marks) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Translate private forks' keys and the recipe's dialect.
+
+    Where the dialect's own keys are wrong, or cannot be translated, they stay as they are.
+
+    Args:
+        opt: The options, with the user's modules imported; they are left as they are.
+        marks: Where each option was written; learns what the translated ones were written as.
+
+    Returns:
+        The options in our form; notices; and what was found to be wrong with what was translated. (The check of
+        options knows the keys of dialects, and says what is wrong with those that were not.)
+    """
+    try:
+        recipe = find_registered("model", opt.get("model_type", ""))
+    except (KeyError, TypeError):
+        return opt, [], []  # the check says what is wrong with `model_type`
+    words = Translation(opt, marks)
+    notices, problems = translate_forks(words, recipe), words.problems
+    opt = words.opt
+    dialect = getattr(recipe, "DialectOptions", None)
+    train = section_of(opt, "train")
+    own = {key: value for key, value in train.items() if dialect is not None and key in dialect.model_fields}
+    if dialect is None or section_problems(own, ("train",), dialect, marks):
+        return opt, notices, problems
+    try:
+        opt = recipe.translate(opt, marks)
+    except OptionError as error:
+        problems = problems + error.problems
+    return opt, notices, problems

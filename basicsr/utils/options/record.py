@@ -1,4 +1,4 @@
-"""What a run keeps of its options."""
+"""What a run keeps of its options, and logs of them."""
 
 from __future__ import annotations
 
@@ -45,3 +45,15 @@ class OptionRecord:
         target = Path(folder) / self.name
         target.write_text(header + self.text, encoding="utf-8")
         target.with_name(f"{target.stem}_resolved.yml").write_text(header + self.resolved, encoding="utf-8")
+
+
+def dict2str(opt: dict, indent_level: int = 1) -> str:
+    """Options as indented lines for a log, sections in brackets."""
+    indent = " " * (indent_level * 2)
+    lines = "\n"
+    for key, value in opt.items():
+        if isinstance(value, dict):
+            lines += f"{indent}{key}:[{dict2str(value, indent_level + 1)}{indent}]\n"
+        else:
+            lines += f"{indent}{key}: {value}\n"
+    return lines

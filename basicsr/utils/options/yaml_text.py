@@ -59,6 +59,18 @@ def dump_yaml(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
+def yaml_load(f: str | os.PathLike[str]) -> Any:
+    """Read YAML: a file, or the text itself.
+
+    Raises:
+        OptionError: If the file is missing or the YAML is not valid.
+    """
+    text = os.fspath(f)
+    if os.path.isfile(text) or ("\n" not in text and text.endswith((".yml", ".yaml"))):
+        return read_yaml_file(text)[0]
+    return read_yaml(text, "the YAML text")[0]
+
+
 def read_yaml_file(path: str | os.PathLike[str]) -> tuple[Any, Marks]:
     """Read one YAML file.
 

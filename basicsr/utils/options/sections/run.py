@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, create_model
 from typing_extensions import Self
 
+from ..errors import Key
+from ..lookup import datasets_of, section_of
 from ..section import Finding, Section, Setting, form_of, members_of_families
+from ..words import shown
 from .datasets import DatasetOptions, dataset_rules
 from .networks import NetworkOptions, PathOptions, RuntimeOptions, network_rules
 from .numbers import Iterations
-from .paths import name_rules
 from .training import TrainOptions, training_rules
 from .validation import ValOptions
 
@@ -111,3 +113,26 @@ class Options(Section):
         yield from name_rules(values)
         if setting.is_train:
             yield from training_rules(values, setting)
+
+
+def name_rules(opt: Mapping[Any, Any]) -> Iterator[Finding]:
+    """Names serve as names of files; results are kept by a dataset's name, so no two may share one."""
+    yield from _file_name(("name",), opt.get("name"))
+    yield from _file_name(("val", "suffix"), section_of(opt, "val").get("suffix"))
+    sections: dict[Any, str] = {}
+    for section, dataset in datasets_of(opt):
+        name = dataset.get("name")
+        key = ("datasets", section, "name")
+        yield from _file_name(key, name)
+        if section.startswith("train") or not isinstance(name, str):
+            continue
+        if name in sections:
+            yield Finding(key, f"'{name}' is already the name of datasets.{sections[name]}")
+        sections[name] = section
+
+
+def _file_name(key: Key, name: Any) -> Iterator[Finding]:
+    if not isinstance(name, str):
+        return
+    if not name.strip() or name in (".", "..") or len(name.encode()) > 200 or set(name) & set("/\\\0\n\r\t"):
+        yield Finding(key, f"must serve as the name of a folder (not empty, no / or \\), and {shown(name)} does not")
