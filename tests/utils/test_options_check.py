@@ -182,7 +182,7 @@ WRONG = [
     (
         "train.kd_opt.f",
         {"type": "FitNets", "pairs": []},
-        "train.kd_opt.f.pairs: must be a non-empty list of sections or lists of",
+        "f.pairs: must be a non-empty list of sections or lists of",
     ),
     (
         "train.kd_opt.f",
