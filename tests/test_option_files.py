@@ -1,5 +1,6 @@
 """The shipped option files, and published files' structure, load and pass the checks."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -257,3 +258,13 @@ def test_the_docs_describe_every_key(section):
     text = (OPTIONS.parent / "docs" / "options.md").read_text()
     if section.__module__ == Section.__module__:
         assert [key for key in section.model_fields if f"`{key}`" not in text and f"`{key}." not in text] == []
+
+
+def test_the_tables_of_the_docs_are_those_of_the_declarations():
+    """scripts/option_tables.py writes them."""
+    spec = importlib.util.spec_from_file_location("option_tables", OPTIONS.parent / "scripts" / "option_tables.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = script.PAGE.read_text(encoding="utf-8")
+    assert script.with_tables(page) == page
+    assert page.count("<!-- table: ") == 10

@@ -57,9 +57,10 @@ class SRModel(BaseModel):
         perceptual_opt: schema.SupervisedLossOptions | None = None
         """Loss between features of the output and of the ground truth."""
         kd_opt: dict[str, schema.KDTermOptions | None] | None = None
-        """Distillation terms by the name they are logged under; one set to `~` is left out."""
+        """Distillation terms by the name they are logged under, in any recipe; one set to `~` is left out."""
         combine: Literal["sum", "uncertainty"] = "sum"
-        """How the losses become one: their sum, or with learnt weights (Kendall et al., CVPR 2018)."""
+        """How the losses become one: their sum, or with learnt weights (Kendall et al., CVPR 2018),
+        logged as `weight_<name>`."""
 
     _restorer: Restorer | None = None
     distillation: Distillation | None = None

@@ -45,7 +45,7 @@ class DatasetOptions(Registered):
     scale: Annotated[int, Field(ge=1)] | None = None
     """Set from the top-level `scale`."""
     io_backend: IOBackendOptions | None = None
-    """Storage: `{type: disk}`, `{type: lmdb}` or `{type: memmap}`."""
+    """Storage: `{type: disk}`, `{type: lmdb}` or `{type: memmap}` (with `verify`, checksums are compared)."""
     mean: list[float] | None = None
     """Subtracted from each channel (R, G, B) of images in [0, 1]."""
     std: list[float] | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from ..lookup import datasets_of, network_names, section_of
 from ..registered import is_ours
@@ -23,9 +25,13 @@ class PathOptions(Section):
     """Weights to load and folders to write to."""
 
     families: ClassVar[dict[str, Any]] = {
-        r"pretrain_network_\w+": str | None,
-        r"strict_load_\w+": bool,
-        r"param_key_\w+": str | None,
+        r"pretrain_network_\w+": Annotated[str | None, Field(description="Weights of `network_<x>`: a file or a URL.")],
+        r"strict_load_\w+": Annotated[
+            bool, Field(description="Whether the weights must fit exactly; `true` if absent.")
+        ],
+        r"param_key_\w+": Annotated[
+            str | None, Field(description="Which of the file's state dicts to take: `params`, `params_ema`.")
+        ],
     }
     resume_state: str | None = None
     """A training state to go on from; `--auto_resume` finds the last one by itself."""
@@ -48,7 +54,8 @@ class RuntimeOptions(Section):
 
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Arithmetic of its forward pass (and, for `g`, of the backward pass); the weights of `g` stay in fp32. `auto`:
-    bf16 where the device computes it natively, else fp32."""
+    bf16 where the device computes it natively (CUDA from compute capability 8.0, CPUs with AMX, AVX-512-bf16 or ARM's
+    bf16), else fp32; the log says why. `fp16` scales the loss."""
     channels_last: bool = False
     """Lay out weights and images channels-last."""
     compile: bool = False

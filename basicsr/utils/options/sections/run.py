@@ -74,7 +74,16 @@ def _with_training(model: type[Section], train: type[TrainOptions]) -> type[Sect
 class Options(Section):
     """An option file."""
 
-    families: ClassVar[dict[str, Any]] = {r"network_\w+": NetworkOptions | bool}
+    families: ClassVar[dict[str, Any]] = {
+        r"network_\w+": Annotated[
+            NetworkOptions | bool,
+            Field(
+                description="A network: `type` and its constructor's parameters. `network_g` is trained or tested. Any "
+                "other is frozen, unless the recipe trains it (a discriminator). A frozen one that no term and no loss "
+                "uses is not built, and its weights need not exist."
+            ),
+        ]
+    }
     name: str
     """Name of the run and of its folder."""
     model_type: str

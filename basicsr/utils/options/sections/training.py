@@ -81,7 +81,14 @@ class SchedulerOptions(Registered):
 class TrainOptions(Section):
     """Training settings that every recipe understands; a recipe's own are declared in a nested subclass."""
 
-    families: ClassVar[dict[str, Any]] = {r"optim_\w+": OptimizerOptions}
+    families: ClassVar[dict[str, Any]] = {
+        r"optim_\w+": Annotated[
+            OptimizerOptions,
+            Field(
+                description="Optimiser of `network_<x>`: `type`, any of torch.optim, `lr`, and its other parameters."
+            ),
+        ]
+    }
     total_iter: Iterations
     """Iterations to train."""
     warmup_iter: Annotated[int, Field(ge=-1), BeforeValidator(whole)] = -1
@@ -92,7 +99,8 @@ class TrainOptions(Section):
     """Learning rate schedule, stepped every iteration."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Parts into which each batch is divided to need less memory. The gradients are those of the whole batch for losses
-    that are means over samples; a ratio, such as DCR's, differs, and terms that compare samples are refused."""
+    that are means over samples; a ratio, such as DCR's, differs. Terms that compare samples with each other are
+    refused."""
     max_bad_steps: Annotated[int, Field(ge=1)] = 100
     """The training stops when so many steps in a row were skipped because gradients were not finite."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
