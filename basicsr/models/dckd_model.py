@@ -85,61 +85,61 @@ class DCKDModel(KDModel):
         Raises:
             OptionError: If the options ask for what the release does not do, or give a term twice.
         """
-        words = Translation(opt, marks)
-        history = words.take(("network_his",))
+        translation = Translation(opt, marks)
+        history = translation.take(("network_his",))
         if history not in (None, True, False):
-            words.refuse(("network_his",), "must be true or false: the history network is a copy of network_g")
-        _translate_outputs(words)
-        _translate_encodings(words, bool(history))
-        return words.result()
+            translation.refuse(("network_his",), "must be true or false: the history network is a copy of network_g")
+        _translate_outputs(translation)
+        _translate_encodings(translation, bool(history))
+        return translation.result()
 
 
-def _translate_outputs(words: Translation) -> None:
+def _translate_outputs(translation: Translation) -> None:
     """The terms that compare images."""
-    logits, lcr, noisy = (words.take(("train", key)) for key in ("logits_opt", "lcr_opt", "noisy"))
+    logits, lcr, noisy = (translation.take(("train", key)) for key in ("logits_opt", "lcr_opt", "noisy"))
     if logits:
         source = ("train", "logits_opt")
-        criterion = _criterion(words, logits, source)
+        criterion = _criterion(translation, logits, source)
         term = {"type": "LogitsKD", "criterion": criterion, **_weight(logits)}
-        words.put(("train", "kd_opt", "ts"), term, source, {"criterion": (*source, "type")})
+        translation.put(("train", "kd_opt", "ts"), term, source, {"criterion": (*source, "type")})
     if lcr:
         source = ("train", "lcr_opt")
-        if _criterion(words, lcr, source) not in ("l1", None):
-            words.refuse((*source, "type"), f"expected L1Loss, not {lcr['type']}")
+        if _criterion(translation, lcr, source) not in ("l1", None):
+            translation.refuse((*source, "type"), f"expected L1Loss, not {lcr['type']}")
         term = {"type": "LCR", "prob": (noisy or {}).get("prob", 0.5), **_weight(lcr)}
-        words.put(("train", "kd_opt", "lcr"), term, source, {"prob": ("train", "noisy", "prob")})
+        translation.put(("train", "kd_opt", "lcr"), term, source, {"prob": ("train", "noisy", "prob")})
 
 
-def _translate_encodings(words: Translation, has_history: bool) -> None:
+def _translate_encodings(translation: Translation, has_history: bool) -> None:
     """The terms that compare what the encoder makes of the images."""
-    contrast, category = (words.take(("train", key)) for key in ("cl_opt", "ce_opt"))
+    contrast, category = (translation.take(("train", key)) for key in ("cl_opt", "ce_opt"))
     fields = DCKDModel.DialectOptions.model_fields
     degradation = ("gaussian_blur_prob", "resize_prob", "gaussian_noise_prob", "gray_noise_prob")
     negatives = {}
     for key in ("num_neg", "update_decay", "step", *degradation):
-        given = words.has(("train", key))
-        negatives[key] = words.take(("train", key)) if given else fields[key].get_default()
+        given = translation.has(("train", key))
+        negatives[key] = translation.take(("train", key)) if given else fields[key].get_default()
     if contrast:
         source = ("train", "cl_opt")
         if not has_history:
-            words.refuse(source, "needs a history network: add `network_his: true`")
+            translation.refuse(source, "needs a history network: add `network_his: true`")
         term = {"type": "DCR", "distance": contrast.get("d_func", "L1"), **negatives, **_weight(contrast)}
         if contrast.get("weights"):
             term["weights"] = contrast["weights"]
         parts = {"distance": (*source, "d_func"), **{key: ("train", key) for key in negatives}}
-        words.put(("train", "kd_opt", "cl"), term, source, parts)
+        translation.put(("train", "kd_opt", "cl"), term, source, parts)
     if category:
         term = {"type": "DMM", "student_side": "release", **_weight(category)}
-        words.put(("train", "kd_opt", "ce"), term, ("train", "ce_opt"))
+        translation.put(("train", "kd_opt", "ce"), term, ("train", "ce_opt"))
 
 
 def _weight(options: dict) -> dict:
     return {"loss_weight": options.get("loss_weight", 1.0)}
 
 
-def _criterion(words: Translation, loss: dict, source: tuple[str, str]) -> str | None:
+def _criterion(translation: Translation, loss: dict, source: tuple[str, str]) -> str | None:
     try:
         return criterion_of(loss)
     except ValueError as error:
-        words.refuse(source, str(error))
+        translation.refuse(source, str(error))
         return None

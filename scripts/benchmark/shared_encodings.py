@@ -1,12 +1,13 @@
 """Time and memory of a step in which a perceptual loss and distillation terms share one VGG, and in which they do not.
 
     python scripts/benchmark/shared_encodings.py [--batch 2] [--threads 2] [--rounds 3] [--repeats 3] [--device cpu]
+                                              [--cpu-time]
 
 The step is that of a small EDSR ×4 with a pixel loss, a perceptual loss and DCR, both over relu1_1 … relu5_1 of VGG19
 (random weights, the same in both variants). Apart: the perceptual loss has a VGG of its own, and each image is encoded
 once for it and once for DCR. Shared: ``perceptual_opt: {encoder: vgg}``. The losses are printed so that they can be
 compared. Each measurement runs in a separate process, and the two take turns; times are medians without
-each process's first step.
+each process's first step. ``--cpu-time`` counts the process's CPU time: on a machine with other jobs, with one thread.
 """
 
 from __future__ import annotations
@@ -83,15 +84,16 @@ def measure(shared: bool, arguments: argparse.Namespace) -> dict:
     generator = torch.Generator().manual_seed(1)
     batch = {"lq": torch.rand(arguments.batch, 3, 48, 48, generator=generator)}
     batch["gt"] = torch.rand(arguments.batch, 3, 192, 192, generator=generator)
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     seconds, first, images = [], None, 0
     for iteration in range(1, arguments.repeats + 2):
         torch.manual_seed(2)
         model.feed_data(batch)
-        start = time.perf_counter()
+        start = clock()
         model.optimize_parameters(iteration)
         if arguments.device != "cpu":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
         if first is None:
             first, images = {name: float(value) for name, value in model.log_dict.items()}, sum(encoded)
     is_cuda = arguments.device != "cpu"
@@ -106,6 +108,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3, help="steps measured in each round")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--only", choices=["apart", "shared"], help=argparse.SUPPRESS)  # one variant, as JSON
     arguments = parser.parse_args()
     if arguments.only:

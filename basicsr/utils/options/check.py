@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from .errors import Key, Marks, OptionError
 from .files_named import files_named
+from .finding import Finding, Setting
 from .registered import find_registered
 from .registered_section import Registered
-from .section import Finding, Section, Setting, sections_in
+from .section import Section, sections_in
 from .sections import Options
 from .words import shown
 

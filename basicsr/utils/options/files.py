@@ -149,7 +149,7 @@ def import_modules(opt: Mapping[str, Any], marks: Marks) -> None:
         name = Path(entry).stem if is_file else entry
         try:
             module = importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # whatever a user's module raises is told, with its place
+        except (Exception, SystemExit) as error:  # a user's module may raise anything; it is reported with its place
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = "" if where.filename.startswith("<frozen") else f" ({where.filename}:{where.lineno})"
             raise OptionError(

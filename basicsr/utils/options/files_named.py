@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from .annotations import strings_in
 from .errors import Key
+from .finding import Finding
 from .lookup import datasets_of, section_of
 from .registered import find_registered, is_ours
-from .section import Finding
 
 
 def files_named(opt: Mapping[Any, Any], is_train: bool) -> Iterator[Finding]:

@@ -29,14 +29,14 @@ _RENAMED: dict[Key, Key] = {
 _LOSS, _WEIGHT, _TERM = ("train", "distill_opt"), ("train", "distill_weight"), ("train", "kd_opt", "distill")
 
 
-def translate_forks(words: Translation, recipe: Any) -> list[str]:
+def translate_forks(translation: Translation, recipe: Any) -> list[str]:
     """Read the forks' keys as ``network_t`` and a term ``LogitsKD`` named ``distill``.
 
     A recipe that reads such keys itself keeps them: one that declares them, or a plug-in that declares no keys and so
     may read any.
 
     Args:
-        words: The options.
+        translation: The options.
         recipe: The class that ``model_type`` names.
 
     Returns:
@@ -45,34 +45,36 @@ def translate_forks(words: Translation, recipe: Any) -> list[str]:
     declarations = [getattr(recipe, "TrainOptions", TrainOptions), getattr(recipe, "DialectOptions", Section)]
     declared = {key for declaration in declarations for key in declaration.model_fields}
     if "TrainOptions" not in vars(recipe) or not declared.isdisjoint(ForkOptions.model_fields):
-        given = [key for key in (*_RENAMED, _LOSS, _WEIGHT) if words.has(key)]
-        return [f"{words.marks.label(key)} is left to {recipe.__name__}, which may read it itself" for key in given]
+        given = [key for key in (*_RENAMED, _LOSS, _WEIGHT) if translation.has(key)]
+        return [
+            f"{translation.marks.label(key)} is left to {recipe.__name__}, which may read it itself" for key in given
+        ]
     notices = []
     for old, new in _RENAMED.items():
-        if words.has(old):
-            notices.append(f"{words.marks.label(old)} is another spelling of {dotted(new)} and is read as that")
-            words.rename(old, new)
-    return notices + _translate_loss(words)
+        if translation.has(old):
+            notices.append(f"{translation.marks.label(old)} is another spelling of {dotted(new)} and is read as that")
+            translation.rename(old, new)
+    return notices + _translate_loss(translation)
 
 
-def _translate_loss(words: Translation) -> list[str]:
-    train = section_of(words.opt, "train")
+def _translate_loss(translation: Translation) -> list[str]:
+    train = section_of(translation.opt, "train")
     given = [key for key in (_LOSS, _WEIGHT) if key[-1] in train]
     own = {key: value for key, value in train.items() if key in ForkOptions.model_fields}
-    problems = section_problems(own, ("train",), ForkOptions, words.marks)
-    words.problems += problems
-    loss, weight = words.take(_LOSS), words.take(_WEIGHT)
+    problems = section_problems(own, ("train",), ForkOptions, translation.marks)
+    translation.problems += problems
+    loss, weight = translation.take(_LOSS), translation.take(_WEIGHT)
     if problems or not given:
         return []
     if _LOSS in given and loss is None:
-        return [f"{words.marks.label(key)} has no effect" for key in given]
+        return [f"{translation.marks.label(key)} has no effect" for key in given]
     loss = loss or {"type": "L1Loss"}
     try:
         term = {"type": "LogitsKD", "criterion": criterion_of(loss), "loss_weight": loss.get("loss_weight", 1.0)}
     except ValueError as error:
-        words.refuse(_LOSS, str(error))
+        translation.refuse(_LOSS, str(error))
         return []
     if weight is not None:
         term["loss_weight"] *= weight
-    words.put(_TERM, term, given[0], {"criterion": (*_LOSS, "type")})
-    return [f"{words.marks.label(key)} is read as part of {dotted(_TERM)}: {term}" for key in given]
+    translation.put(_TERM, term, given[0], {"criterion": (*_LOSS, "type")})
+    return [f"{translation.marks.label(key)} is read as part of {dotted(_TERM)}: {term}" for key in given]

@@ -9,11 +9,11 @@ hold them are translated::
 
         @staticmethod
         def translate(opt, marks=None):
-            words = Translation(opt, marks)
-            category = words.take(("train", "ce_opt"))
+            translation = Translation(opt, marks)
+            category = translation.take(("train", "ce_opt"))
             if category:
-                words.put(("train", "kd_opt", "ce"), {"type": "DMM", ...}, ("train", "ce_opt"))
-            return words.result()
+                translation.put(("train", "kd_opt", "ce"), {"type": "DMM", ...}, ("train", "ce_opt"))
+            return translation.result()
 
 ``translate`` leaves its argument as it is, and options that are in our form already unchanged.
 """
@@ -84,9 +84,9 @@ def translate_dialects(opt: dict[str, Any], marks: Marks) -> tuple[dict[str, Any
         recipe = find_registered("model", opt.get("model_type", ""))
     except (KeyError, TypeError):
         return opt, [], []  # the check says what is wrong with `model_type`
-    words = Translation(opt, marks)
-    notices, problems = translate_forks(words, recipe), words.problems
-    opt = words.opt
+    translation = Translation(opt, marks)
+    notices, problems = translate_forks(translation, recipe), translation.problems
+    opt = translation.opt
     dialect = getattr(recipe, "DialectOptions", None)
     train = section_of(opt, "train")
     own = {key: value for key, value in train.items() if dialect is not None and key in dialect.model_fields}

@@ -31,7 +31,7 @@ class OptionRecord:
 
     @classmethod
     def of(cls, path: str, opt: Mapping[str, Any]) -> OptionRecord:
-        """Take down a file and its options, before a run's own settings are filled in."""
+        """The record of a file and its options, before a run's own settings are filled in."""
         source = Path(path)
         return cls(source.name, source.read_text(encoding="utf-8-sig"), dump_yaml(dict(opt)))
 

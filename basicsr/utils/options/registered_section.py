@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-from pydantic_core import InitErrorDetails, ValidationError
+from pydantic_core import ValidationError
 from typing_extensions import Self
 
+from .finding import Finding, Setting, problem, refusal
 from .registered import all_registered, find_registered
-from .section import Finding, Section, Setting, form_of, json_schema_of, misspelt, refusal
+from .section import Section, form_of, json_schema_of, misspelt
 from .signatures import Parameter, parameters_of
 from .trial import failure
 from .words import shown
@@ -75,8 +76,7 @@ class Registered(Section):
 
 
 def _at_type(model: type[Registered], sentence: str, value: Any) -> ValidationError:
-    problem = InitErrorDetails(type=refusal(sentence), loc=("type",), input=value)
-    return ValidationError.from_exception_data(model.__name__, [problem])
+    return ValidationError.from_exception_data(model.__name__, [problem(("type",), sentence, value)])
 
 
 @lru_cache(maxsize=1024)

@@ -16,10 +16,9 @@ import re
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
@@ -28,37 +27,9 @@ from typing_extensions import Self, is_typeddict
 
 from .annotations import adapter_of, has_huge_integer, read_value, yaml_type
 from .errors import Key, OptionError, dotted
+from .finding import Finding, Setting, problem, refusal
 from .signatures import Parameter, keys_of_typed_dict
 from .words import choices, describe, shown
-
-
-class Finding(NamedTuple):
-    """What is wrong with an option, or deserves a look.
-
-    Attributes:
-        key: The way to the option; in a section's own rules, from that section.
-        text: A sentence without its subject, which is the option.
-        is_notice: Whether the options can be used all the same.
-    """
-
-    key: Key
-    text: str
-    is_notice: bool = False
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Under which circumstances options are checked.
-
-    Attributes:
-        is_train: Whether they are to be used for training.
-        recipe: The class that ``model_type`` names; None where there is none.
-        is_open: Whether the recipe may read keys that are not declared.
-    """
-
-    is_train: bool
-    recipe: Any = None
-    is_open: bool = False
 
 
 class Section(BaseModel):
@@ -125,9 +96,9 @@ class Section(BaseModel):
         except ValidationError as error:
             problems = [_in_words(cls, found, values) for found in error.errors(include_url=False)]
         if info.context is not None:
-            problems += [_problem(key, text) for key, text, notice in cls.rules(values, info.context) if not notice]
+            problems += [problem(key, text) for key, text, notice in cls.rules(values, info.context) if not notice]
             if not problems:
-                problems += [_problem(key, text) for key, text, _ in cls.rules_when_valid(values, info.context)]
+                problems += [problem(key, text) for key, text, _ in cls.rules_when_valid(values, info.context)]
         if problems:
             raise ValidationError.from_exception_data(cls.__name__, problems)
         return result
@@ -161,15 +132,6 @@ class Section(BaseModel):
                 *(pattern.replace(r"\w+", "<name>") for pattern in families_of(cls)),
             ]
         )
-
-
-def refusal(sentence: str) -> PydanticCustomError:
-    """The error that pydantic is to report with exactly this sentence."""
-    return PydanticCustomError("option", "{sentence}", {"sentence": sentence})
-
-
-def _problem(key: Key, sentence: str, value: Any = None) -> InitErrorDetails:
-    return InitErrorDetails(type=refusal(sentence), loc=key, input=value)
 
 
 def families_of(model: type[Section]) -> dict[str, Any]:
@@ -360,13 +322,13 @@ def _in_words(form: type[Section], error: Any, values: Mapping[Any, Any]) -> Ini
     if kind == "missing":
         reading = next(m for m in form.model_fields[key[-1]].metadata if isinstance(m, Reading))
         sentence = f"the key '{key[-1]}' is missing ({describe(reading.annotation)}){misspelt(key[-1], values, form)}"
-        return _problem((), sentence)
+        return problem((), sentence)
     if kind in ("extra_forbidden", "invalid_key"):
         key = key[:1]
         nearest = form.nearest(key[0])
         hint = f"did you mean '{nearest}'?" if nearest else f"known: {', '.join(form.known_keys()) or 'none'}"
-        return _problem(key, f"unknown key; {hint}")
-    return _problem(key, error["ctx"]["sentence"])
+        return problem(key, f"unknown key; {hint}")
+    return problem(key, error["ctx"]["sentence"])
 
 
 def misspelt(name: str, values: Mapping[Any, Any], form: type[Section] | None = None) -> str:

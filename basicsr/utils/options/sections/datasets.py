@@ -10,10 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import Self
 
+from ..finding import Finding, Setting
 from ..lookup import datasets_of, section_of
 from ..registered import all_registered, find_or_none, find_registered, is_ours
 from ..registered_section import Registered
-from ..section import Finding, Section, Setting, form_of
+from ..section import Section, form_of
 from ..signatures import Parameter
 from ..streams import sections_of_streams
 from ..words import shown

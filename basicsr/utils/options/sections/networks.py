@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from ..finding import Finding, Setting
 from ..lookup import datasets_of, network_names, section_of
 from ..registered import is_ours
 from ..registered_section import Registered
-from ..section import Finding, Section, Setting
+from ..section import Section
 from .numbers import normalisation_rules
 
 

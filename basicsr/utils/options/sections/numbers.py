@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ..section import Finding
+from ..finding import Finding
 
 
 def whole(value: Any) -> Any:

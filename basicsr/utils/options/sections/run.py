@@ -10,8 +10,9 @@ from pydantic import Field, create_model
 from typing_extensions import Self
 
 from ..errors import Key
+from ..finding import Finding, Setting
 from ..lookup import datasets_of, section_of
-from ..section import Finding, Section, Setting, form_of, members_of_families
+from ..section import Section, form_of, members_of_families
 from ..words import shown
 from .datasets import DatasetOptions, dataset_rules
 from .networks import NetworkOptions, PathOptions, RuntimeOptions, network_rules

@@ -10,10 +10,11 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import Self
 
 from ..errors import Key
+from ..finding import Finding, Setting
 from ..lookup import datasets_of, network_names, section_of, terms_of
 from ..registered import find_registered, is_ours
 from ..registered_section import Registered
-from ..section import Finding, Section, Setting, declared, form_of, members_of_families
+from ..section import Section, declared, form_of, members_of_families
 from ..signatures import Parameter
 from ..streams import training_sets
 from ..words import shown

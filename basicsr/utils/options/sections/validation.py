@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ..finding import Finding, Setting
 from ..registered_section import Registered
-from ..section import Finding, Section, Setting
+from ..section import Section
 from .numbers import Iterations
 
 
