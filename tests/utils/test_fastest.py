@@ -1,7 +1,6 @@
 """How forms are chosen and how the choice is kept. Times are made up: nothing here depends on the machine's speed."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -136,19 +135,14 @@ def test_the_environment_is_checked(forms, monkeypatch, value):
         choose(forms)
 
 
-def test_a_choice_is_logged_once_with_its_times(forms, caplog):
-    logger = logging.getLogger("basicsr")
-    logger.addHandler(caplog.handler)
-    try:
-        choose(forms)
-        choose(forms)
-        forms.forget()
-        (file,) = files()
-        file.write_text("{")
-        choose(forms)
-    finally:
-        logger.removeHandler(caplog.handler)
-    first, second = caplog.messages
+def test_a_choice_is_logged_once_with_its_times(forms, log):
+    choose(forms)
+    choose(forms)
+    forms.forget()
+    (file,) = files()
+    file.write_text("{")
+    choose(forms)
+    first, second = log.messages
     threads = torch.get_num_threads()
     assert first == f"Form of made_up-8tokens-grad-float32-{threads}threads: new (old 1000.0 ms, new 500.0 ms; {file})"
     assert f"old (the default, since {file} cannot be used: JSONDecodeError" in second

@@ -1,5 +1,4 @@
 import json
-import logging
 import random
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from basicsr.engine.evaluate.evaluator import DatasetResult, evaluate, image_name
 from basicsr.utils.img_util import imread
-from basicsr.utils.logger import get_root_logger
 
 PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": 0}}
 
@@ -50,14 +48,6 @@ class Model:
     def get_current_visuals(self):
         visuals = {"lq": self.lq, "result": self.output}
         return {**visuals, "gt": self.gt} if hasattr(self, "gt") else visuals
-
-
-@pytest.fixture
-def log(caplog, monkeypatch):
-    """What is logged from here on."""
-    monkeypatch.setattr(get_root_logger(), "propagate", True)
-    caplog.set_level(logging.INFO, "basicsr")
-    return caplog
 
 
 def run(names=("a.png", "b.c.png", "d.png"), metrics=PSNR, model=None, **arguments):
