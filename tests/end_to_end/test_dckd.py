@@ -8,7 +8,7 @@ import torch
 
 from basicsr.archs import build_network
 
-from ..helpers import dckd_sections, free_port, log_text, small_vqgan, training_state, weights
+from ..helpers import dckd_sections, finish, log_text, small_vqgan, training_state, weights
 
 
 @pytest.fixture
@@ -81,11 +81,9 @@ def test_our_form_is_the_released_one(runner, released):
     assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
-def test_two_processes_train_dckd(runner, released):
+def test_two_processes_train_dckd(launcher, released):
     released["datasets"]["train"]["batch_size_per_gpu"] = 2
-    released["path"]["experiments_root"] = str(runner.root / "experiments")
-    launch = ("-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={free_port()}")
-    plugin = runner.root / "telling.py"
+    plugin = launcher.root / "telling.py"
     plugin.write_text(
         "from basicsr.models.kd_model import KDModel\n"
         "original = KDModel.optimize_parameters\n"
@@ -93,14 +91,14 @@ def test_two_processes_train_dckd(runner, released):
         "    original(self, current_iter)\n"
         "    nets = self.net_g, self.terms['cl'].history\n"
         "    sums = [sum(p.double().abs().sum().item() for p in net.parameters()) for net in nets]\n"
-        f"    with open(f'{runner.root}/rank_{{self.opt[\"rank\"]}}', 'a') as file:\n"
+        f"    with open(f'{launcher.root}/rank_{{self.opt[\"rank\"]}}', 'a') as file:\n"
         "        print(*sums, file=file)\n"
         "KDModel.optimize_parameters = optimize_parameters\n"
     )
     released["imports"] = [str(plugin)]
-    runner.run(*launch, "basicsr/train.py", "-opt", runner.write(released), "--launcher", "pytorch")
-    assert "l_ce: " in log_text(runner.folder())
-    one, other = ([line.split() for line in (runner.root / f"rank_{r}").read_text().splitlines()] for r in (0, 1))
+    finish(launcher.start_ranks(2, released))
+    assert "l_ce: " in log_text(launcher.folder())
+    one, other = ([line.split() for line in (launcher.root / f"rank_{r}").read_text().splitlines()] for r in (0, 1))
     assert one == other, "student and history are the same on both ranks"
     assert len(one) == 12
     assert len({history for _, history in one}) == 5, "as made, and moved after iterations 3, 6, 9 and 12"

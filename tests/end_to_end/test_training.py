@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import re
 import signal
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from basicsr.archs import build_network
 
-from ..helpers import assert_equal, free_port, log_text, logged_values, to_test_options, training_state, weights
+from ..helpers import assert_equal, finish, free_port, log_text, logged_values, to_test_options, training_state, weights
 
 LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO: \[tiny\.\.\]\[epoch:  0, iter:       1, lr:\(2\.000e-03,\)\] "
@@ -91,20 +90,18 @@ def test_resume_is_bit_identical(runner, options, monkeypatch, workers, stop_at)
         assert torch.equal(value, states[1]["terms"]["feat"][name])
 
 
-def test_resume_after_sigkill_from_the_last_whole_state(runner, options):
+def test_resume_after_sigkill_from_the_last_whole_state(launcher, options):
     """A killed process, and then a torn newest file: the run continues from the last whole state, to the same end."""
     options |= STOPPED | {"model_type": "StoppingKDModel"}
-    options["path"] = {"experiments_root": str(runner.root / "experiments")}
-    whole = runner.train({**copy.deepcopy(options), "name": "tiny_whole"})
-    command = ("basicsr/train.py", "-opt", runner.write(options))
-    result = runner.run(*command, check=False, STOP_AT="10", STOP_BY="SIGKILL")
-    assert result.returncode == -signal.SIGKILL
-    newest = runner.folder() / "training_states" / "8.state"
+    finish([launcher.start({**options, "name": "tiny_whole"})])
+    assert launcher.start(options, STOP_AT="10", STOP_BY="SIGKILL").wait() == -signal.SIGKILL
+    newest = launcher.folder() / "training_states" / "8.state"
     newest.write_bytes(newest.read_bytes()[:-200])
-    result = runner.run(*command, "--auto_resume")
-    assert "8.state is passed over: the file is incomplete or damaged" in result.stderr
-    assert "Resuming training from epoch: 0, iter: 4" in result.stderr
-    assert_equal(weights(whole), weights(runner.folder()), "weights")
+    run = launcher.start(options, "--auto_resume")
+    finish([run])
+    assert "8.state is passed over: the file is incomplete or damaged" in run.text
+    assert "Resuming training from epoch: 0, iter: 4" in run.text
+    assert_equal(weights(launcher.folder("tiny_whole")), weights(launcher.folder()), "weights")
 
 
 def test_validation_and_test_agree(runner, options):
@@ -154,21 +151,21 @@ def test_frozen_networks_are_frozen(runner, options):
     assert all(set(state) == student for state in saved.values()), "no adapter, no teacher"
 
 
-def test_two_processes(runner, options):
+def test_two_processes(runner, launcher, options):
     """torchrun and torch.distributed.launch, on two gloo processes, give the same run, also when it is stopped."""
     options["datasets"]["train"]["batch_size_per_gpu"] = 2
     options["path"] = {"experiments_root": str(runner.root / "experiments")}
     options |= STOPPED | {"model_type": "StoppingKDModel"}
 
-    def run(module, name, *arguments, **environment):
+    def run(module, name, **environment):
         launch = ("-m", module, "--nproc_per_node=2", f"--master_port={free_port()}", "basicsr/train.py")
-        command = ("-opt", runner.write({**options, "name": name}), "--launcher", "pytorch", *arguments)
+        command = ("-opt", runner.write({**options, "name": name}), "--launcher", "pytorch")
         runner.run(*launch, *command, check=not environment, **environment)
         return runner.folder(name)
 
     one = run("torch.distributed.run", "tiny_run")
-    run("torch.distributed.launch", "tiny_launch", STOP_AT="6", STOP_BY="SIGKILL")
-    other = run("torch.distributed.launch", "tiny_launch", "--auto_resume")
+    other = run("torch.distributed.launch", "tiny_launch", STOP_AT="6", STOP_BY="SIGKILL")
+    finish(launcher.start_ranks(2, {**options, "name": "tiny_launch"}, "--auto_resume"))
     assert "Resuming training from epoch: 0, iter: 4" in log_text(other)
     assert_equal(weights(one), weights(other), "weights")
     # two processes with two images each do what one process with four does
@@ -181,8 +178,8 @@ def test_two_processes(runner, options):
     options["train"].pop("pixel_opt")
     options["train"]["kd_opt"]["feat"]["end"] = 4
     options["train"]["kd_opt"]["logits"]["start"] = 5
-    hint = run("torch.distributed.run", "tiny_hint")
-    assert re.search(r"iter: +2, .* l_feat: \S+ $", log_text(hint), re.M)
+    finish(launcher.start_ranks(2, {**options, "name": "tiny_hint"}))
+    assert re.search(r"iter: +2, .* l_feat: \S+ $", log_text(launcher.folder("tiny_hint")), re.M)
     # validation spread over the ranks equals a test of the same weights in one process
     report = json.loads((one / "validation.json").read_text())["datasets"]["val"]
     results = runner.test(to_test_options(options, one / "models" / "net_g_12.pth"))
@@ -210,13 +207,13 @@ def test_the_checkout_comes_before_an_installed_basicsr(runner, options, tmp_pat
     runner.run("basicsr/train.py", "-opt", runner.write(options), PYTHONPATH=str(other.parent))
 
 
-def test_a_wrong_option_ends_in_a_sentence(runner, options):
+def test_a_wrong_option_ends_in_a_sentence(launcher, options):
     options["network_g"]["num_fet"] = options["network_g"].pop("num_feat")
-    result = runner.run("basicsr/train.py", "-opt", runner.write(options), check=False)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert re.search(r"network_g\.num_fet.*num_feat", result.stderr)
-    assert not os.path.exists(runner.root / "experiments")
+    run = launcher.start(options)
+    assert run.wait() == 2
+    assert "Traceback" not in run.text
+    assert re.search(r"network_g\.num_fet.*num_feat", run.text)
+    assert not launcher.folder().parent.exists()
 
 
 def test_debug_flag(runner, options):
