@@ -5,6 +5,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def _alone(tmp_path_factory) -> Iterator[None]:
         os.environ.update(environment)
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        if _is_a_plug_in(sys.modules[name], tmp_path_factory.getbasetemp()):
+        if _is_a_plug_in(name, tmp_path_factory.getbasetemp()):
             del sys.modules[name]
     for each, before in zip(REGISTRIES, registered):
         _forget_plug_ins(each, before)
@@ -54,12 +55,13 @@ def _alone(tmp_path_factory) -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def _is_a_plug_in(module, temporary: Path) -> bool:
+def _is_a_plug_in(name: str, temporary: Path) -> bool:
     """Whether a module was imported from a test's folder, by the name of its file."""
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    return not module.__name__.startswith("tests.") and any(
-        Path(place).is_relative_to(folder) for place in places if place for folder in (temporary, REPOSITORY / "tests")
-    )
+    spec = getattr(sys.modules[name], "__spec__", None)
+    if name.startswith("tests.") or not isinstance(spec, ModuleSpec):
+        return False
+    places = [Path(place) for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    return any(place.is_relative_to(folder) for place in places for folder in (temporary, REPOSITORY / "tests"))
 
 
 def _forget_plug_ins(each: registry.Registry, before: dict) -> None:

@@ -1,16 +1,18 @@
 """How forms are chosen and how the choice is kept. Times are made up: nothing here depends on the machine's speed."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from basicsr.archs import build_network
 from basicsr.utils import fastest
 from basicsr.utils.fastest import Forms, cache_folder, measurable, power_of_two, read_wish
+from basicsr.utils.logger import get_root_logger
 
 
 @pytest.fixture
@@ -169,36 +171,37 @@ def test_power_of_two(count, power):
     assert power_of_two(count) == power
 
 
-PROCESS = """
-import torch
-torch.set_num_threads(1)
-torch.manual_seed(0)
-from basicsr.archs import build_network
-opt = {"type": "SwinIR", "img_size": 8, "window_size": 4, "depths": [2], "embed_dim": 12, "num_heads": [2]}
-net = build_network(opt | {"upsampler": "pixelshuffle", "upscale": 2})
-x = torch.rand(1, 3, 8, 8)
-loss = net(x).square().mean()
-loss.backward()
-print(sum(p.grad.double().abs().sum() for p in net.parameters()).item().hex())
-"""
+def train_a_step(folder, output):
+    """The life of a process that measures: its choices go into the folder, its gradients and its log to a file."""
+    os.environ |= {"XDG_CACHE_HOME": str(folder), "BASICSR_FORMS": ""}
+    for forms in Forms.registered.values():
+        forms.forget()
+    get_root_logger(log_file=str(output))
+    torch.manual_seed(0)
+    opt = {"type": "SwinIR", "img_size": 8, "window_size": 4, "depths": [2], "embed_dim": 12, "num_heads": [2]}
+    net = build_network(opt | {"upsampler": "pixelshuffle", "upscale": 2})
+    net(torch.rand(1, 3, 8, 8)).square().mean().backward()
+    gradients = sum(p.grad.double().abs().sum() for p in net.parameters()).item()
+    get_root_logger().info(f"gradients {gradients.hex()}")
 
 
 def test_processes_that_measure_at_once_compute_the_same(tmp_path):
     """With the measurement on: two at a time, then one later that finds the choices made."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "BASICSR_FORMS": ""}
-
-    def start():
-        command = [sys.executable, "-c", PROCESS]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    both = [start(), start()]
-    answers = [process.communicate() for process in both]
-    answers.append(start().communicate())
-    assert len({out for out, _ in answers}) == 1, answers
-    assert answers[0][0], answers
-    names = {file.name.split("-")[0] for file in tmp_path.rglob("*.json")}
+    outputs = [tmp_path / f"output_{index}" for index in range(3)]
+    context, folder = multiprocessing.get_context("fork"), tmp_path / "cache"
+    processes = [context.Process(target=train_a_step, args=(folder, output)) for output in outputs]
+    for together in (processes[:2], processes[2:]):
+        for process in together:
+            process.start()
+        for process in together:
+            process.join(60)
+            process.kill()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    texts = [output.read_text() for output in outputs]
+    assert len({re.search(r"gradients (\S+)", text)[1] for text in texts}) == 1, texts
+    names = {file.name.split("-")[0] for file in folder.rglob("*.json")}
     assert names == {"attention", "linear", "layout"}
-    assert answers[2][1].count("Form of") == len(list(tmp_path.rglob("*.json")))
+    assert texts[2].count("Form of") == len(list(folder.rglob("*.json")))
 
 
 def test_measuring_draws_no_random_numbers(tmp_path, monkeypatch):
