@@ -1,10 +1,12 @@
 """What tests of several folders share: starting runs, what they leave behind, and options in miniature."""
 
+import multiprocessing
 import os
 import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,22 @@ class Runner:
             output = result.stdout[-2000:] + result.stderr[-4000:]
             raise AssertionError(f"{command} exited {result.returncode}:\n{output}")
         return result
+
+
+def run_forked(target: Callable, calls: list[tuple], timeout: float = 60) -> list[multiprocessing.Process]:
+    """Call a function with each of these arguments, at the same time, in processes that need import nothing.
+
+    Returns:
+        The processes, which have ended.
+    """
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=target, args=arguments) for arguments in calls]
+    for process in processes:
+        process.start()
+    for process in reversed(processes):  # one that nobody has waited for is not gone, and rank 0 may wait for others
+        process.join(timeout)
+        process.kill()
+    return processes
 
 
 # What a run leaves behind

@@ -104,6 +104,13 @@ class Launched:
             time.sleep(0.01)
 
 
+@pytest.fixture
+def batch() -> dict:
+    """Two images, ×2, for single steps."""
+    generator = torch.Generator().manual_seed(1)
+    return {"lq": torch.rand(2, 3, 8, 8, generator=generator), "gt": torch.rand(2, 3, 16, 16, generator=generator)}
+
+
 PRELOADED = [
     "torch._dynamo",  # imported when an optimiser is made, for seconds
     "basicsr.train",

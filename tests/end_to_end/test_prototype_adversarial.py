@@ -22,12 +22,6 @@ def options(options):
     return options
 
 
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    return {"lq": torch.rand(2, 3, 8, 8, generator=generator), "gt": torch.rand(2, 3, 16, 16, generator=generator)}
-
-
 def discriminator_of(folder, iteration):
     return training_state(folder, iteration)["terms"]["adv"]
 

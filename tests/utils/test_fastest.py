@@ -1,7 +1,6 @@
 """How forms are chosen and how the choice is kept. Times are made up: nothing here depends on the machine's speed."""
 
 import json
-import multiprocessing
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,8 @@ from basicsr.archs import build_network
 from basicsr.utils import fastest
 from basicsr.utils.fastest import Forms, cache_folder, measurable, power_of_two, read_wish
 from basicsr.utils.logger import get_root_logger
+
+from ..helpers import run_forked
 
 
 @pytest.fixture
@@ -188,14 +189,9 @@ def train_a_step(folder, output):
 def test_processes_that_measure_at_once_compute_the_same(tmp_path):
     """With the measurement on: two at a time, then one later that finds the choices made."""
     outputs = [tmp_path / f"output_{index}" for index in range(3)]
-    context, folder = multiprocessing.get_context("fork"), tmp_path / "cache"
-    processes = [context.Process(target=train_a_step, args=(folder, output)) for output in outputs]
-    for together in (processes[:2], processes[2:]):
-        for process in together:
-            process.start()
-        for process in together:
-            process.join(60)
-            process.kill()
+    folder = tmp_path / "cache"
+    calls = [(folder, output) for output in outputs]
+    processes = run_forked(train_a_step, calls[:2]) + run_forked(train_a_step, calls[2:])
     assert [process.exitcode for process in processes] == [0, 0, 0]
     texts = [output.read_text() for output in outputs]
     assert len({re.search(r"gradients (\S+)", text)[1] for text in texts}) == 1, texts

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import random
 
 import numpy as np
@@ -10,6 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from basicsr.engine.evaluate.evaluator import DatasetResult, evaluate, image_name
 from basicsr.utils.img_util import imread
+
+from ...helpers import run_forked
 
 PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": 0}}
 
@@ -153,13 +154,7 @@ def be_rank(rank, folder):
 
 def test_ranks_share_the_images_and_agree_to_the_last_digit(tmp_path):
     """Three gloo ranks, with fewer images than ranks and with more."""
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=be_rank, args=(rank, tmp_path)) for rank in range(3)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        process.kill()
+    ranks = run_forked(be_rank, [(rank, tmp_path) for rank in range(3)])
     assert [process.exitcode for process in ranks] == [0, 0, 0]
     outputs = [(tmp_path / f"found_{rank}").read_text().splitlines() for rank in range(3)]
     for line, count in enumerate((2, 7)):

@@ -1,6 +1,5 @@
 """What a rank says when another is gone, in a world that is played; and two processes that really end together."""
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -18,7 +17,7 @@ from basicsr.engine.run.signals import RunStopped
 from basicsr.utils.dist_util import init_dist
 from basicsr.utils.rendezvous import Member, Roster
 
-from ...helpers import free_port
+from ...helpers import free_port, run_forked
 
 HOST = socket.gethostname()
 LOST = "Connection closed by peer [127.0.0.1]:4711\nsecond line"
@@ -182,13 +181,8 @@ def be_rank(rank, port, folder, deed):
 @pytest.fixture
 def two_ranks(tmp_path):
     def run(deed):
-        context, port = multiprocessing.get_context("fork"), free_port()
-        ranks = [context.Process(target=be_rank, args=(rank, port, tmp_path, deed)) for rank in (0, 1)]
-        for process in ranks:
-            process.start()
-        for process in reversed(ranks):  # one that nobody has waited for is not gone; rank 0 waits for rank 1
-            process.join(60)
-            process.kill()
+        port = free_port()
+        ranks = run_forked(be_rank, [(rank, port, tmp_path, deed) for rank in (0, 1)])
         outputs = [(tmp_path / f"output_{rank}").read_text() for rank in (0, 1)]
         return [(process.exitcode, process.pid, text) for process, text in zip(ranks, outputs)]
 
