@@ -8,8 +8,9 @@ from basicsr.distill.dcr import contrast
 from basicsr.distill.encoders import Encoding
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from .helpers import NETWORKS, distil, network, noisy_copy, small_batch, take_step
+from .helpers import NETWORKS, distil, doubled, network, noisy_copy, small_batch, take_step
 
+TEACHERS_SHIFT, HISTORYS_SHIFT = 0.125, -0.25  # exact in float32, too
 WEIGHTS = [1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0]
 
 
@@ -23,7 +24,8 @@ def make(**options):
     distillation = distil({"cl": {"type": "DCR", **options}})
     term = distillation.terms["cl"]
     with torch.no_grad():
-        term.history.shift.fill_(-0.2)
+        network(distillation, "t").shift.fill_(TEACHERS_SHIFT)
+        term.history.shift.fill_(HISTORYS_SHIFT)
     return distillation, term
 
 
@@ -45,8 +47,8 @@ def test_value(batch, input_range):
             return encoder.features(2 * image - 1 if input_range == "[-1,1]" else image)
 
     expected = 0.0
-    anchor, positive = see(batch.output), see(network(distillation, "t")(batch.lq))
-    others = [see(term.history(n)) for n in negatives]
+    anchor, positive = see(batch.output), see(doubled(batch.lq, TEACHERS_SHIFT))
+    others = [see(doubled(image, HISTORYS_SHIFT)) for image in negatives]
     for i, weight in enumerate(WEIGHTS):
         near = (anchor[i] - positive[i]).abs().mean().item()
         far = sum((anchor[i] - other[i]).abs().mean().item() for other in others)
@@ -91,7 +93,7 @@ def test_history_follows_the_average_where_an_update_is_due(iteration, updates):
     distillation, term = make(step=[1000, 2000], update_decay=0.1)
     network(distillation, "g_ema").shift.data.fill_(0.8)
     distillation.after_step(iteration)
-    expected = 0.1 * -0.2 + 0.9 * 0.8 if updates else -0.2
+    expected = 0.1 * HISTORYS_SHIFT + 0.9 * 0.8 if updates else HISTORYS_SHIFT
     assert term.history.shift.item() == pytest.approx(expected)
 
 
@@ -100,7 +102,7 @@ def test_history_follows_the_student_on_request():
     network(distillation, "g_ema").shift.data.fill_(0.8)
     network(distillation, "g").shift.data.fill_(0.4)
     distillation.after_step(5)
-    assert term.history.shift.item() == pytest.approx(0.25 * -0.2 + 0.75 * 0.4)
+    assert term.history.shift.item() == pytest.approx(0.25 * HISTORYS_SHIFT + 0.75 * 0.4)
     assert not any(p.requires_grad for p in term.parameters())
 
 

@@ -1,7 +1,5 @@
 """What a distillation does with its terms: logs, refusals, states, parameter groups."""
 
-import logging
-
 import pytest
 import torch
 from torch import nn
@@ -53,9 +51,8 @@ class Trained(KDTerm):
 
 
 @pytest.fixture
-def warnings(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
-    return lambda: [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+def warnings(log):
+    return lambda: [record.getMessage() for record in log.records if record.levelname == "WARNING"]
 
 
 def test_what_terms_log_has_their_names():

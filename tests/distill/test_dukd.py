@@ -113,6 +113,29 @@ def test_symmetric_form(images, zoom, seed):
     assert losses["l_up"].item() == pytest.approx(expected, rel=1e-9)
 
 
+def constant(value, side):
+    return torch.full((2, 3, side, side), value, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("form", "prob", "expected"),
+    [
+        ("release", 0.0, {"l_up_in": 0.05, "l_up_out": 0.05, "l_up_out_gt": 0.07}),
+        ("release", 1.0, {"l_up_in": 0.13, "l_up_out": 0.05, "l_up_out_gt": 0.07}),
+        ("symmetric", 0.0, {"l_up": 0.05 + 0.05}),
+        ("symmetric", 1.0, {"l_up": 0.13 + 0.03}),
+    ],
+)
+def test_by_hand_on_images_of_one_value(form, prob, expected):
+    """S(x) = x² + 0.3 x + 0.05 and T(x) = S(x) + 0.05, for lq = 0.4 and gt = 0.2; of the operations only 1 − x shows.
+
+    In, plain: 0.05. In, turned: |(1 − S(0.8)) − T(0.2)| = |0.07 − 0.2| and |S(0.2) − (1 − T(0.8))| = |0.15 − 0.02|.
+    Out: |S(0.4) − lq| = |0.33 − 0.4|, and turned |S(0.4) − (1 − T(0.6))| = |0.33 − 0.36|.
+    """
+    losses, *_ = run((constant(0.4, 16), constant(0.2, 32)), form=form, prob=prob)
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-6)
+
+
 def test_some_of_the_views_are_quarter_turns(images):
     """Of these alone the order of the operations, and which side is turned back, can be told."""
     for form in ("release", "symmetric"):

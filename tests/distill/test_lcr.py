@@ -52,6 +52,13 @@ def test_value_and_one_teacher_pass(seed):
     assert losses["l_lcr"].item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_by_hand_on_an_image_of_one_value():
+    """T(x) = x² + 0.3 x + 0.1; of the operations only 1 − x shows: |0.5 − (1 − T(0.8))| = |0.5 − 0.02|."""
+    lq, output = (torch.full((2, 3, side, side), value, dtype=torch.float64) for side, value in ((16, 0.2), (32, 0.5)))
+    _, losses = take_step(distil({"lcr": {"type": "LCR", "prob": 1.0}}), lq, output=output)
+    assert losses["l_lcr"].item() == pytest.approx(0.48, rel=1e-6)
+
+
 def test_views_follow_the_random_numbers():
     """Which operations are used is drawn as (operation, image), so that a resumed run sees the same views."""
     batch = small_batch()

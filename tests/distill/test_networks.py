@@ -1,7 +1,5 @@
 """The networks that terms see: how they are found, built, probed and refused."""
 
-import logging
-
 import pytest
 import torch
 from torch import nn
@@ -41,14 +39,6 @@ class Restless(nn.Module):
 
     def forward(self, x):
         return self.up(self.drop(self.norm(x)))
-
-
-@pytest.fixture
-def messages(caplog, monkeypatch):
-    """The warnings and what is logged besides."""
-    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
-    caplog.set_level(logging.INFO, "basicsr")
-    return lambda: [record.getMessage() for record in caplog.records]
 
 
 def random_state_unchanged(block):
@@ -186,10 +176,10 @@ class Quarter(nn.Module):
 # Which networks are built, and when.
 
 
-def test_a_network_that_nobody_uses_is_named_and_not_built(messages):
+def test_a_network_that_nobody_uses_is_named_and_not_built(log):
     distillation = build({"kd": {"type": "LogitsKD"}}, {**NETWORKS, "t_2": {"type": "Doubler"}})
     assert list(distillation.networks.frozen.built) == ["t"]
-    unused = [message for message in messages() if "is not built" in message]
+    unused = [message for message in log.messages if "is not built" in message]
     assert unused == [f"network_{name} is not built, since no term or loss names it." for name in ("vqgan", "t_2")]
     assert "t_2" in distillation.networks and "t_9" not in distillation.networks
 
@@ -220,7 +210,7 @@ class Secretive(KDTerm):
         return (ctx.output - ctx.run("t_2").output).abs().mean()
 
 
-def test_a_network_that_forward_alone_names_is_built_at_its_first_use_without_a_trace(messages):
+def test_a_network_that_forward_alone_names_is_built_at_its_first_use_without_a_trace(log):
     """In the random numbers, so that a resumed run draws what an uninterrupted one does."""
     networks = {**NETWORKS, "t_2": {"type": "Body"}}
     distillation = distil({"x": {"type": "Secretive"}}, networks, dtype=torch.float32)
@@ -231,7 +221,7 @@ def test_a_network_that_forward_alone_names_is_built_at_its_first_use_without_a_
     assert built.net.passes == [2]
     take_step(distillation, small_batch().lq.float())
     assert distillation.networks.frozen.built["t_2"] is built and built.net.passes == [2, 2]
-    assert "network_t_2 has RANDOM weights: path.pretrain_network_t_2 is not set." in messages()
+    assert "network_t_2 has RANDOM weights: path.pretrain_network_t_2 is not set." in log.messages
 
 
 def test_its_random_weights_depend_on_its_name_alone():

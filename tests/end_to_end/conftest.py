@@ -1,17 +1,12 @@
 """A miniature training set and options, and ways to run train.py and test.py on them."""
 
 import multiprocessing
-import os
 import runpy
 import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,18 +14,7 @@ import yaml
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.matlab_functions import imresize
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def smooth_image(seed: int, height: int, width: int) -> np.ndarray:
-    """A uint8 image with structure at several scales."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros((height, width, 3))
-    for size in (2, 5, 11):
-        noise = torch.from_numpy(rng.random((1, 3, size, size)))
-        layer = torch.nn.functional.interpolate(noise, (height, width), mode="bicubic", align_corners=False)
-        image += layer[0].permute(1, 2, 0).numpy()
-    return np.clip(image / 3 * 255, 0, 255).round().astype(np.uint8)
+from ..helpers import EDSR, assert_equal, finish, free_port, smooth_image
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +31,6 @@ def images(tmp_path_factory) -> Path:
 @pytest.fixture
 def options(images) -> dict:
     """Options of a tiny KD training on the CPU; tests change what they are about."""
-    edsr = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "upscale": 2, "img_range": 1.0, "res_scale": 1}
     data = {"type": "PairedImageDataset", "dataroot_gt": f"{images}/hr", "dataroot_lq": f"{images}/lr"}
     data["io_backend"] = {"type": "disk"}
     return {
@@ -69,8 +52,8 @@ def options(images) -> dict:
             },
             "val": {"name": "val", **data},
         },
-        "network_g": {**edsr, "num_feat": 4, "num_block": 2},
-        "network_t": {**edsr, "num_feat": 6, "num_block": 3},
+        "network_g": {**EDSR, "num_feat": 4, "num_block": 2},
+        "network_t": {**EDSR, "num_feat": 6, "num_block": 3},
         "path": {},
         "train": {
             "ema_decay": 0.9,
@@ -92,70 +75,6 @@ def options(images) -> dict:
         },
         "logger": {"print_freq": 1, "save_checkpoint_freq": 4},
     }
-
-
-class Runner:
-    """Runs the entry points below a temporary root."""
-
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root = root
-        self.monkeypatch = monkeypatch
-
-    def write(self, options: dict) -> str:
-        path = self.root / f"{options['name']}.yml"
-        path.write_text(yaml.safe_dump(options, sort_keys=False))
-        return str(path)
-
-    def train(self, options: dict, *arguments: str) -> Path:
-        """Train in this process; returns the run's folder."""
-        from basicsr.train import train_pipeline
-
-        self.monkeypatch.setattr(sys, "argv", ["train.py", "-opt", self.write(options), *arguments])
-        train_pipeline(str(self.root))
-        return self.root / "experiments" / options["name"]
-
-    def build(self, options: dict):
-        """The recipe as train.py builds it, for single steps."""
-        from basicsr.models import build_model
-        from basicsr.utils.options import read_options
-
-        opt, _ = read_options(self.write(options), is_train=True)
-        opt |= {"dist": False, "rank": 0, "world_size": 1, "is_train": True}
-        for name, section in opt["datasets"].items():
-            section["phase"] = name.split("_")[0]
-        torch.manual_seed(opt["manual_seed"])
-        return build_model(opt)
-
-    def test(self, options: dict, *arguments: str) -> Path:
-        """Test in this process; returns the results' folder."""
-        from basicsr.test import test_pipeline
-
-        self.monkeypatch.setattr(sys, "argv", ["test.py", "-opt", self.write(options), *arguments])
-        test_pipeline(str(self.root))
-        return self.root / "results" / options["name"]
-
-    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-        """Run ``python <command>`` from the repository as a user would, its runs going below the temporary root."""
-        env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        result = subprocess.run(
-            [sys.executable, *command], cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=300
-        )
-        if check and result.returncode != 0:
-            output = result.stdout[-2000:] + result.stderr[-4000:]
-            raise AssertionError(f"{command} exited {result.returncode}:\n{output}")
-        return result
-
-
-@pytest.fixture
-def runner(tmp_path, monkeypatch) -> Runner:
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    return Runner(tmp_path, monkeypatch)
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 @dataclass
@@ -183,6 +102,13 @@ class Launched:
             if not self.process.is_alive() or time.monotonic() > deadline:
                 raise AssertionError(f"'{text}' was not printed:\n{self.text[-4000:]}")
             time.sleep(0.01)
+
+
+@pytest.fixture
+def batch() -> dict:
+    """Two images, ×2, for single steps."""
+    generator = torch.Generator().manual_seed(1)
+    return {"lq": torch.rand(2, 3, 8, 8, generator=generator), "gt": torch.rand(2, 3, 16, 16, generator=generator)}
 
 
 PRELOADED = [
@@ -244,6 +170,10 @@ class Launcher:
             for rank in range(world)
         ]
 
+    def folder(self, name: str = "tiny") -> Path:
+        """Where the training of that name puts its files."""
+        return self.root / "experiments" / name
+
     def close(self) -> None:
         for launched in self.launched:
             launched.process.kill()
@@ -258,23 +188,6 @@ def launcher(tmp_path, monkeypatch):
     launcher.close()
 
 
-def assert_equal(one, other, where):
-    """Two nested values are equal, tensors bit for bit."""
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_equal(one[key], other[key], f"{where}: {key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
-        for index, (a, b) in enumerate(zip(one, other)):
-            assert_equal(a, b, f"{where}: {index}")
-    else:
-        assert one == other, where
-
-
 @pytest.fixture
 def resumes_exactly(launcher):
     """Check that a run that is killed, or stopped by SIGTERM, in an iteration and resumed ends as one that is not.
@@ -284,10 +197,6 @@ def resumes_exactly(launcher):
     """
 
     def check(options: dict, *faults: str, world: int = 1) -> Path:
-        def finish(runs):
-            codes = [run.wait() for run in runs]
-            assert codes == [0] * len(runs), "\n".join(run.text[-3000:] for run in runs)
-
         experiments, last = launcher.root / "experiments", options["train"]["total_iter"]
         finish(launcher.start_ranks(world, {**options, "name": "whole"}))
         for index, fault in enumerate(faults):

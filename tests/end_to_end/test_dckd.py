@@ -8,68 +8,26 @@ import torch
 
 from basicsr.archs import build_network
 
-VQGAN = {
-    "type": "VQGAN",
-    "embed_dim": 8,
-    "n_embed": 16,
-    "ddconfig": {
-        "double_z": False,
-        "z_channels": 8,
-        "resolution": 32,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": 32,
-        "ch_mult": [1, 1, 1, 1, 1],
-        "num_res_blocks": 1,
-        "attn_resolutions": [2],
-        "dropout": 0.0,
-    },
-}
+from ..helpers import dckd_sections, finish, log_text, small_vqgan, training_state, weights
 
 
 @pytest.fixture
 def released(options, tmp_path):
     """The tiny options in the form of the authors' files: DCKDModel and its own sections."""
     torch.manual_seed(0)
-    encoder = build_network(VQGAN)
+    encoder = build_network(small_vqgan(5))
     state = {**encoder.state_dict(), "decoder.conv_in.weight": torch.zeros(1), "loss.logvar": torch.zeros(())}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "vqgan.ckpt")
     options["datasets"]["train"]["gt_size"] = 32
-    options |= {"model_type": "DCKDModel", "network_his": True, "network_vqgan": VQGAN}
+    options |= {"model_type": "DCKDModel", "network_his": True, "network_vqgan": small_vqgan(5)}
     options["path"] = {
         "pretrain_network_vqgan": str(tmp_path / "vqgan.ckpt"),
         "strict_load_vqgan": False,
         "param_key_vqgan": "state_dict",
     }
     options["train"].pop("kd_opt")
-    options["train"] |= {
-        "logits_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
-        "lcr_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
-        "noisy": {"prob": 0.5},
-        "cl_opt": {
-            "type": "ContrasLoss",
-            "d_func": "L1",
-            "loss_weight": 0.1,
-            "weights": [0.03125, 0.0625, 0.125, 0.25, 1.0],
-        },
-        "num_neg": 4,
-        "update_decay": 0.1,
-        "step": [3, 4],
-        "gaussian_blur_prob": 0,
-        "resize_prob": 0,
-        "gaussian_noise_prob": 1.0,
-        "gray_noise_prob": 0.5,
-        "ce_opt": {"type": "CELoss", "loss_weight": 0.001, "reduction": "mean"},
-    }
+    options["train"] |= dckd_sections(step=(3, 4))
     return options
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
-
-
-def state(folder, iteration=12):
-    return torch.load(folder / "training_states" / f"{iteration}.state", weights_only=True)
 
 
 def test_released_options_train_and_log_the_released_names(runner, released):
@@ -78,7 +36,7 @@ def test_released_options_train_and_log_the_released_names(runner, released):
     assert re.findall(r"(l_\w+):", names) == ["l_pix", "l_ts", "l_lcr", "l_cl", "l_ce"]
     (line,) = re.findall(r"A step takes .*", log_text(folder))[:1]
     assert all(f" {part} " in line for part in ("student", "teacher", "history", "encoder")), "its parts are told"
-    assert "history.conv_first.weight" in state(folder)["terms"]["cl"]
+    assert "history.conv_first.weight" in training_state(folder)["terms"]["cl"]
 
 
 def test_resume_is_exact_with_history_and_negatives(runner, released, monkeypatch):
@@ -93,9 +51,9 @@ def test_resume_is_exact_with_history_and_negatives(runner, released, monkeypatc
         runner.train(stopped)
     monkeypatch.delenv("STOP_AT")
     resumed = runner.train(released, "--auto_resume")
-    one, other = (torch.load(f / "models" / "net_g_12.pth", weights_only=True) for f in (whole, resumed))
+    one, other = (weights(f, 12) for f in (whole, resumed))
     assert all(torch.equal(v, other[key][name]) for key in one for name, v in one[key].items())
-    one, other = (state(f)["terms"]["cl"] for f in (whole, resumed))
+    one, other = (training_state(f)["terms"]["cl"] for f in (whole, resumed))
     assert all(torch.equal(v, other[name]) for name, v in one.items())
 
 
@@ -119,20 +77,13 @@ def as_terms(options):
 def test_our_form_is_the_released_one(runner, released):
     one = runner.train({**copy.deepcopy(released), "name": "tiny_released"})
     other = runner.train(as_terms(released))
-    a, b = (torch.load(f / "models" / "net_g_12.pth", weights_only=True)["params"] for f in (one, other))
+    a, b = (weights(f, 12)["params"] for f in (one, other))
     assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
-def test_two_processes_train_dckd(runner, released):
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+def test_two_processes_train_dckd(launcher, released):
     released["datasets"]["train"]["batch_size_per_gpu"] = 2
-    released["path"]["experiments_root"] = str(runner.root / "experiments")
-    launch = ("-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={port}")
-    plugin = runner.root / "telling.py"
+    plugin = launcher.root / "telling.py"
     plugin.write_text(
         "from basicsr.models.kd_model import KDModel\n"
         "original = KDModel.optimize_parameters\n"
@@ -140,14 +91,14 @@ def test_two_processes_train_dckd(runner, released):
         "    original(self, current_iter)\n"
         "    nets = self.net_g, self.terms['cl'].history\n"
         "    sums = [sum(p.double().abs().sum().item() for p in net.parameters()) for net in nets]\n"
-        f"    with open(f'{runner.root}/rank_{{self.opt[\"rank\"]}}', 'a') as file:\n"
+        f"    with open(f'{launcher.root}/rank_{{self.opt[\"rank\"]}}', 'a') as file:\n"
         "        print(*sums, file=file)\n"
         "KDModel.optimize_parameters = optimize_parameters\n"
     )
     released["imports"] = [str(plugin)]
-    runner.run(*launch, "basicsr/train.py", "-opt", runner.write(released), "--launcher", "pytorch")
-    assert "l_ce: " in log_text(runner.root / "experiments" / "tiny")
-    one, other = ([line.split() for line in (runner.root / f"rank_{r}").read_text().splitlines()] for r in (0, 1))
+    finish(launcher.start_ranks(2, released))
+    assert "l_ce: " in log_text(launcher.folder())
+    one, other = ([line.split() for line in (launcher.root / f"rank_{r}").read_text().splitlines()] for r in (0, 1))
     assert one == other, "student and history are the same on both ranks"
     assert len(one) == 12
     assert len({history for _, history in one}) == 5, "as made, and moved after iterations 3, 6, 9 and 12"

@@ -9,19 +9,9 @@ from basicsr.archs import build_network
 from basicsr.cli import main
 from basicsr.utils.options import yaml_load
 
-VQGAN = {
-    "type": "VQGAN",
-    "embed_dim": 8,
-    "n_embed": 16,
-    "ddconfig": {
-        "ch": 32,
-        "ch_mult": [1, 1, 1],
-        "num_res_blocks": 1,
-        "attn_resolutions": [4],
-        "resolution": 16,
-        "z_channels": 8,
-    },
-}
+from ..helpers import dckd_sections, log_text, small_vqgan, weights
+
+VQGAN = small_vqgan(3, resolution=16)
 
 
 def save(network, path):
@@ -36,15 +26,7 @@ def dckd(options, tmp_path):
     options |= {"model_type": "DCKDModel", "network_his": True, "network_vqgan": VQGAN}
     options["path"] = {"pretrain_network_vqgan": save(VQGAN, tmp_path / "vqgan.pth"), "param_key_vqgan": "params"}
     del options["train"]["kd_opt"], options["val"]["metrics"]["ssim"]
-    options["train"] |= {
-        "logits_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
-        "lcr_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
-        "noisy": {"prob": 0.5},
-        "cl_opt": {"type": "ContrasLoss", "loss_weight": 0.1, "weights": [0.25, 0.5, 1.0]},
-        "num_neg": 1,
-        "step": [3],
-        "ce_opt": {"type": "CELoss", "loss_weight": 0.001, "reduction": "mean"},
-    }
+    options["train"] |= dckd_sections((0.25, 0.5, 1.0), num_neg=1, step=(3,))
     return options
 
 
@@ -61,10 +43,6 @@ def fork(options, tmp_path):
     del options["train"]["kd_opt"], options["val"]["metrics"]["ssim"]
     options["train"] |= {"distill_opt": {"type": "MSELoss", "loss_weight": 0.5}, "distill_weight": 0.3}
     return options
-
-
-def weights(folder, iteration=12):
-    return torch.load(folder / "models" / f"net_g_{iteration}.pth", weights_only=True)
 
 
 def same_weights(one, other):
@@ -93,7 +71,7 @@ def test_the_resolved_file_repeats_and_resumes_the_run(runner, request, spelling
     for path in ("models/net_g_12.pth", "models/net_g_latest.pth", "training_states/12.state"):
         (again / path).unlink()
     resumed = runner.train({**resolved, "name": "again"}, "--auto_resume")
-    assert "Resuming training from epoch: 1, iter: 8" in "".join(p.read_text() for p in resumed.glob("train_*.log"))
+    assert "Resuming training from epoch: 1, iter: 8" in log_text(resumed)
     assert same_weights(first, resumed)
 
 
@@ -119,6 +97,6 @@ def test_a_forks_spelling_trains_as_ours(runner, fork):
     ours["train"]["kd_opt"] = {"distill": {"type": "LogitsKD", "criterion": "l2", "loss_weight": 0.15}}
     one, other = runner.train(fork), runner.train({**ours, "name": "ours"})
     assert same_weights(one, other)
-    log = "".join(path.read_text() for path in one.glob("train_*.log"))
+    log = log_text(one)
     assert "l_distill: " in log
     assert "is another spelling of network_t and is read as that" in log

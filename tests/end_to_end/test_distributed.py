@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from ..helpers import REPOSITORY, assert_equal, finish, free_port, log_text, to_test_options, weights
+
 PLUGIN = str(Path(__file__).with_name("fault_plugin.py"))
 
 
@@ -27,29 +27,9 @@ def options(options):
     return options
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
-
-
-def latest(launcher, name):
-    return torch.load(launcher.root / "experiments" / name / "models" / "net_g_latest.pth", weights_only=True)
-
-
-def assert_same_weights(one, other):
-    for key in ("params", "params_ema"):
-        for name in one[key]:
-            assert torch.equal(one[key][name], other[key][name]), f"{key}: {name}"
-
-
-def finish(runs):
-    codes = [run.wait() for run in runs]
-    assert codes == [0] * len(runs), "\n".join(run.text[-3000:] for run in runs)
+def assert_same_weights(launcher, one, other):
+    folders = (launcher.folder(name) for name in (one, other))
+    assert_equal(*map(weights, folders), "weights")
 
 
 def launch_ranks(launcher, options, environments, *arguments):
@@ -69,13 +49,9 @@ def test_uneven_data(launcher, options):
     options["datasets"]["val"]["meta_info_file"] = str(meta)
     options["datasets"]["train"] |= {"dataset_enlarge_ratio": 2, "batch_size_per_gpu": 2}
     finish(launcher.start_ranks(3, options))
-    report = json.loads((launcher.root / "experiments" / "tiny" / "validation.json").read_text())["datasets"]["val"]
+    report = json.loads((launcher.folder() / "validation.json").read_text())["datasets"]["val"]
     assert sorted(report["images"]) == ["img.0", "img.2"]
-    test_options = {key: options[key] for key in ("scale", "num_gpu", "manual_seed", "network_g", "datasets")}
-    test_options |= {"name": "tiny_test", "model_type": "SRModel", "val": {"metrics": options["val"]["metrics"]}}
-    test_options["datasets"] = {"test": options["datasets"]["val"]}
-    weights = launcher.root / "experiments" / "tiny" / "models" / "net_g_12.pth"
-    test_options["path"] = {"pretrain_network_g": str(weights)}
+    test_options = to_test_options(options, launcher.folder() / "models" / "net_g_12.pth")
     for world in (1, 3):
         finish(launcher.start_ranks(world, test_options, entry="test"))
         results = json.loads((launcher.root / "results" / "tiny_test" / "results.json").read_text())
@@ -87,7 +63,7 @@ def test_resuming_on_three_ranks_is_bit_identical(launcher, options):
     runs = launcher.start_ranks(3, options, each={1: {"FAULT": "step:7:SIGKILL"}})
     assert [run.wait() for run in runs] == [1, -signal.SIGKILL, 1]
     finish(launcher.start_ranks(3, options, "--auto_resume"))
-    assert_same_weights(latest(launcher, "whole"), latest(launcher, "tiny"))
+    assert_same_weights(launcher, "whole", "tiny")
 
 
 def test_resuming_on_another_number_of_ranks(launcher, options):
@@ -262,7 +238,7 @@ def test_an_error_of_one_rank_reaches_the_others(launcher, options, place):
     assert [run.wait() for run in runs] == [1, 1]
     assert "the plug-in raised this" in runs[rank].text
     if rank == 1:
-        log = log_text(launcher.root / "experiments" / "tiny")
+        log = log_text(launcher.folder())
         assert re.search(r"rank 1 \(.*\) failed with ValueError: the plug-in raised this", log)
     assert "Traceback" not in runs[1 - rank].text
 
@@ -280,7 +256,7 @@ def test_slurm_starts_two_processes(launcher, options):
             for rank in "01"
         ]
     )
-    assert_same_weights(latest(launcher, "torchrun"), latest(launcher, "tiny"))
+    assert_same_weights(launcher, "torchrun", "tiny")
 
 
 def write_options(launcher, options):
@@ -331,9 +307,9 @@ def assert_restarted(launcher, options, started):
     codes = wait_for([output for _, output in started], [process for process, _ in started])
     text = "\n".join(output.read_text()[-3000:] for _, output in started)
     assert codes == [0] * len(started), text
-    assert "Resuming training from epoch: 1, iter: 4." in log_text(launcher.root / "experiments" / "tiny"), text
+    assert "Resuming training from epoch: 1, iter: 4." in log_text(launcher.folder()), text
     finish(launcher.start_ranks(2, options | {"name": "whole", "imports": []}))
-    assert_same_weights(latest(launcher, "whole"), latest(launcher, "tiny"))
+    assert_same_weights(launcher, "whole", "tiny")
 
 
 def test_dist_train_restarts_exactly(launcher, options, dies_once):
@@ -366,7 +342,7 @@ def test_torchrun_passes_signals_on(launcher, options):
     assert len(re.findall(r"Stopped by SIGTERM after iteration \d+, which is saved", output.read_text())) == 1
     finish(launcher.start_ranks(2, options, "--auto_resume"))
     finish(launcher.start_ranks(2, options | {"name": "whole"}))
-    assert_same_weights(latest(launcher, "whole"), latest(launcher, "tiny"))
+    assert_same_weights(launcher, "whole", "tiny")
 
 
 @pytest.fixture
@@ -406,4 +382,4 @@ def test_two_network_namespaces(launcher, options, network_namespaces):
     codes = wait_for([output for _, output in started], [process for process, _ in started])
     assert codes == [0, 0], "\n".join(output.read_text()[-3000:] for _, output in started)
     finish(launcher.start_ranks(2, options | {"name": "whole"}))
-    assert_same_weights(latest(launcher, "whole"), latest(launcher, "tiny"))
+    assert_same_weights(launcher, "whole", "tiny")

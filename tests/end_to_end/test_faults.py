@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ..helpers import assert_equal, finish, log_text, training_state, weights
+
 PLUGIN = str(Path(__file__).with_name("fault_plugin.py"))
 SWEEP = int(os.environ.get("BASICSR_FAULT_SWEEP", 0))  # rounds of the long sweep; see docs/resume.md
 SAVED_AND_STOPPED = 75
@@ -37,16 +39,8 @@ def plain(options):
     return options
 
 
-def folder_of(launcher, options):
-    return launcher.root / "experiments" / options["name"]
-
-
 def files(folder):
     return sorted(p.name for sub in ("models", "training_states") for p in (folder / sub).iterdir())
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
 
 
 def assert_same_run(one, other):
@@ -56,27 +50,6 @@ def assert_same_run(one, other):
         kind = "training_states" if name.endswith(".state") else "models"
         contents = [torch.load(folder / kind / name, weights_only=True) for folder in (one, other)]
         assert_equal(*contents, name)
-
-
-def assert_equal(one, other, where):
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_equal(one[key], other[key], f"{where}: {key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
-        for index, (a, b) in enumerate(zip(one, other)):
-            assert_equal(a, b, f"{where}: {index}")
-    else:
-        assert one == other, where
-
-
-def finish(runs):
-    codes = [run.wait() for run in runs]
-    assert codes == [0] * len(runs), "\n".join(run.text[-3000:] for run in runs)
 
 
 PLACES = {"step": 15, "image": 6, "write": 6, "rename": 6, "delete": 2}
@@ -114,9 +87,9 @@ def test_killed_at_random_and_resumed(launcher, options, recipe, world):
             rng = random.Random(f"{recipe} {world} {workers} {repetition}")
             options["datasets"]["train"]["num_worker_per_gpu"] = workers
             kill_several_times(launcher, options, world, rng, kills=5 if SWEEP else 3)
-            assert_same_run(folder_of(launcher, whole), folder_of(launcher, options))
-            assert not list(folder_of(launcher, options).rglob(".*.tmp"))
-            shutil.rmtree(folder_of(launcher, options))
+            assert_same_run(launcher.folder("whole"), launcher.folder())
+            assert not list(launcher.folder().rglob(".*.tmp"))
+            shutil.rmtree(launcher.folder())
 
 
 @pytest.mark.parametrize("place", ["write:3", "write:4", "rename:3", "rename:4", "image:2", "delete:1"])
@@ -125,11 +98,11 @@ def test_killed_in_the_middle_of(launcher, options, place):
     finish([launcher.start(options | {"name": "whole"})])
     run = launcher.start(options, FAULT=f"{place}:SIGKILL")
     assert run.wait() == -signal.SIGKILL
-    leftovers = list(folder_of(launcher, options).rglob(".*.tmp"))
+    leftovers = list(launcher.folder().rglob(".*.tmp"))
     assert len(leftovers) == (1 if place.startswith(("write", "rename")) else 0)
     finish([launcher.start(options, "--auto_resume")])
-    assert_same_run(folder_of(launcher, options | {"name": "whole"}), folder_of(launcher, options))
-    assert not list(folder_of(launcher, options).rglob(".*.tmp"))
+    assert_same_run(launcher.folder("whole"), launcher.folder())
+    assert not list(launcher.folder().rglob(".*.tmp"))
 
 
 # Signals
@@ -145,7 +118,7 @@ def test_a_signal_saves_and_stops(launcher, options, name, workers, moment):
     finish([launcher.start(options | {"name": "whole"})])
     run = launcher.start(options, FAULT=f"step:{moment}:{name}", SLOW="0.02")
     assert run.wait() == SAVED_AND_STOPPED, run.text
-    folder = folder_of(launcher, options)
+    folder = launcher.folder()
     assert f"{moment}.state" in files(folder)
     assert "Traceback" not in run.text
     assert len(re.findall(rf"Stopped by {name} after iteration {moment}, which is saved", run.text)) == 1
@@ -155,9 +128,8 @@ def test_a_signal_saves_and_stops(launcher, options, name, workers, moment):
     log = log_text(folder)
     assert all(len(re.findall(f"Best: .* @ {i} iter", log)) <= 2 for i in (5, 10, 15))
     # retention counts the additional checkpoint, so only what both runs keep is compared
-    for kind, file in (("models", "net_g_latest.pth"), ("models", "net_g_best.pth")):
-        contents = [torch.load(launcher.root / "experiments" / n / kind / file) for n in ("whole", options["name"])]
-        assert_equal(*contents, file)
+    for kept in ("latest", "best"):
+        assert_equal(*(weights(launcher.folder(name), kept) for name in ("whole", "tiny")), kept)
 
 
 def test_a_second_signal_ends_at_once(launcher, options):
@@ -168,7 +140,7 @@ def test_a_second_signal_ends_at_once(launcher, options):
     os.kill(run.process.pid, signal.SIGTERM)
     assert run.wait() == 128 + signal.SIGTERM
     assert time.monotonic() - start < 3, "it did not wait for the iteration's end"
-    assert files(folder_of(launcher, options)) == []
+    assert files(launcher.folder()) == []
 
 
 def test_a_second_signal_ends_a_rank_that_waits_for_another(launcher, options):
@@ -225,15 +197,15 @@ def test_a_signal_during_validation(launcher, options, world):
     finish(launcher.start_ranks(world, whole))
     runs = launcher.start_ranks(world, options, each={0: {"FAULT": "image:1:SIGTERM"}}, SLOW="0.3")
     assert [run.wait() for run in runs] == [SAVED_AND_STOPPED] * world, runs[0].text
-    folders = (folder_of(launcher, whole), folder_of(launcher, options))
-    assert torch.load(folders[1] / "training_states" / "5.state")["validation_due"]
+    folders = (launcher.folder("whole"), launcher.folder())
+    assert training_state(folders[1], 5)["validation_due"]
     assert "# psnr" not in log_text(folders[1])
     finish(launcher.start_ranks(world, options, "--auto_resume"))
     assert len(re.findall("# psnr", log_text(folders[1]))) == 3
     results = [json.loads((folder / "validation.json").read_text())["datasets"] for folder in folders]
     assert results[0] == results[1]
-    for name in ("net_g_latest.pth", "net_g_best.pth"):
-        assert_equal(*(torch.load(folder / "models" / name) for folder in folders), name)
+    for kept in ("latest", "best"):
+        assert_equal(*(weights(folder, kept) for folder in folders), kept)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -242,12 +214,11 @@ def test_a_signal_to_one_rank_stops_all_at_one_iteration(launcher, options, rank
     finish(launcher.start_ranks(2, whole))
     runs = launcher.start_ranks(2, options, each={rank: {"FAULT": "step:6:SIGTERM"}}, SLOW="0.25")
     assert [run.wait() for run in runs] == [SAVED_AND_STOPPED] * 2, runs[0].text
-    folder = folder_of(launcher, options)
+    folder = launcher.folder()
     by = "SIGTERM" if rank == 0 else "a signal to another rank"
     assert f"Stopped by {by} after iteration 7, which is saved" in log_text(folder)
     finish(launcher.start_ranks(2, options, "--auto_resume"))
-    latest = [torch.load(f / "models" / "net_g_latest.pth") for f in (folder_of(launcher, whole), folder)]
-    assert_equal(*latest, "latest")
+    assert_equal(weights(launcher.folder("whole")), weights(folder), "latest")
 
 
 # Damaged checkpoints
@@ -270,8 +241,8 @@ def newest(folder, kind):
 )
 def test_a_damaged_newest_checkpoint_is_passed_over(launcher, options, damage, warning):
     finish([launcher.start(options)])
-    folder = folder_of(launcher, options)
-    result = torch.load(folder / "models" / "net_g_latest.pth")
+    folder = launcher.folder()
+    result = weights(folder)
     state, network = folder / "training_states" / "12.state", folder / "models" / "net_g_12.pth"
     if damage == "no network":
         network.unlink()
@@ -294,19 +265,19 @@ def test_a_damaged_newest_checkpoint_is_passed_over(launcher, options, damage, w
         finish([run])
     assert f"12.state is passed over: {warning}. Looking for an earlier state." in run.text
     assert "Resuming training from epoch: 1, iter: 8." in run.text
-    assert_equal(result, torch.load(folder / "models" / "net_g_latest.pth"), damage)
+    assert_equal(result, weights(folder), damage)
 
 
 def test_nothing_whole_starts_anew(launcher, options):
     finish([launcher.start(options)])
-    folder = folder_of(launcher, options)
-    result = torch.load(folder / "models" / "net_g_latest.pth")
+    folder = launcher.folder()
+    result = weights(folder)
     for state in (folder / "training_states").iterdir():
         state.write_bytes(b"")
     run = launcher.start(options, "--auto_resume")
     finish([run])
     assert run.text.count("is passed over") == 2
-    assert_equal(result, torch.load(folder / "models" / "net_g_latest.pth"), "anew")
+    assert_equal(result, weights(folder), "anew")
 
 
 @pytest.mark.parametrize(
@@ -336,13 +307,10 @@ def test_the_state_of_an_incompatible_run_is_refused(runner, options, change, me
 def test_resuming_from_another_runs_state(launcher, options):
     """``path.resume_state`` takes the networks beside the state, and writes into its own folder."""
     finish([launcher.start(options)])
-    folder = folder_of(launcher, options)
+    folder = launcher.folder()
     other = options | {"name": "other", "path": {"resume_state": str(folder / "training_states" / "8.state")}}
     finish([launcher.start(other)])
-    contents = [
-        torch.load(launcher.root / "experiments" / n / "models" / "net_g_latest.pth") for n in ("tiny", "other")
-    ]
-    assert_equal(*contents, "latest")
+    assert_equal(weights(folder), weights(launcher.folder("other")), "latest")
     (folder / "models" / "net_g_8.pth").unlink()
     run = launcher.start(other | {"name": "third"})
     assert run.wait() == 1
@@ -370,12 +338,12 @@ def test_a_full_disk_keeps_the_previous_checkpoint(launcher, options, world):
     finish(launcher.start_ranks(world, options | {"name": "whole", "imports": []}))
     runs = launcher.start_ranks(world, options, each={0: {"FAULT": "step:10:SIGKILL"}})
     assert runs[0].wait() == -signal.SIGKILL
-    folder = folder_of(launcher, options)
+    folder = launcher.folder()
     assert files(folder) == ["4.state", "net_g_4.pth"]
     sentence = r"A checkpoint could not be saved at iteration 8: .*8\.state could not be written \(.*No space left"
     assert re.search(sentence, log_text(folder))
     finish(launcher.start_ranks(world, options | {"imports": [PLUGIN]}, "--auto_resume"))
-    assert_same_run(launcher.root / "experiments" / "whole", folder)
+    assert_same_run(launcher.folder("whole"), folder)
 
 
 @pytest.fixture
@@ -405,7 +373,7 @@ def test_a_disk_that_is_really_full(launcher, options, small_disk):
     assert re.search(rf"could not be saved at iteration {len(saved) + 1}: .*No space left on device", run.text)
     assert "Networks could not be saved at iteration 14" in run.text
     for iteration in saved:
-        torch.load(small_disk / "tiny" / "training_states" / f"{iteration}.state")
+        training_state(small_disk / "tiny", iteration)
         torch.load(small_disk / "tiny" / "models" / f"net_g_{iteration}.pth")
     options["logger"]["keep_last"] = 1
     (small_disk / "tiny" / "models" / "net_g_1.pth").unlink()
@@ -422,7 +390,7 @@ def test_keep_last_and_keep_best(launcher, options):
     options["logger"]["save_checkpoint_freq"] = 2
     run = launcher.start(options)
     finish([run])
-    folder = folder_of(launcher, options)
+    folder = launcher.folder()
     assert files(folder) == [
         "12.state",
         "14.state",
@@ -438,8 +406,8 @@ def test_keep_last_and_keep_best(launcher, options):
     whole = options | {"name": "whole"}
     whole["logger"] = {"print_freq": 1, "save_checkpoint_freq": 5}
     finish([launcher.start(whole)])
-    at_best = torch.load(folder_of(launcher, whole) / "models" / f"net_g_{best}.pth")
-    assert_equal(at_best, torch.load(folder / "models" / "net_g_best.pth"), "best")
+    at_best = weights(launcher.folder("whole"), best)
+    assert_equal(at_best, weights(folder, "best"), "best")
 
 
 @pytest.mark.parametrize("choice", ["val/ssim", "other/psnr"])

@@ -8,18 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from ..helpers import log_text, logged_values, training_state, weights
+
 
 @pytest.fixture
 def plugin():
     return {"imports": [str(Path(__file__).with_name("bad_term_plugin.py"))]}
-
-
-def weights(folder, iteration="latest"):
-    return torch.load(folder / "models" / f"net_g_{iteration}.pth", weights_only=True)["params"]
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
 
 
 @pytest.mark.parametrize("runtime", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True}])
@@ -30,17 +24,17 @@ def test_training_in_another_precision(runner, options, runtime):
     exact = runner.train({**copy.deepcopy(options), "name": "tiny_fp32"})
     options["runtime"] = {"g": runtime, "t": runtime}
     folder = runner.train(options)
-    final = [sum(float(v) for v in re.findall(r"l_pix: (\S+)", log_text(f))[-10:]) for f in (exact, folder)]
+    final = [sum(logged_values(f, "l_pix")[-10:]) for f in (exact, folder)]
     assert final[1] == pytest.approx(final[0], rel=0.05)
     if "precision" in runtime:
-        assert any(not torch.equal(v, weights(exact)[k]) for k, v in weights(folder).items())
-    final_weights = weights(folder)
-    scaler = torch.load(folder / "training_states" / "40.state", weights_only=True).get("scaler")
+        assert any(not torch.equal(v, weights(exact)["params"][k]) for k, v in weights(folder)["params"].items())
+    final_weights = weights(folder)["params"]
+    scaler = training_state(folder, 40).get("scaler")
     assert (scaler is not None) == (runtime.get("precision") == "fp16")
     (folder / "training_states" / "40.state").unlink()
     runner.train(options, "--auto_resume")
-    assert all(torch.equal(v, final_weights[k]) for k, v in weights(folder).items())
-    resumed = torch.load(folder / "training_states" / "40.state", weights_only=True).get("scaler")
+    assert all(torch.equal(v, final_weights[k]) for k, v in weights(folder)["params"].items())
+    resumed = training_state(folder, 40).get("scaler")
     assert resumed == scaler, "the scale and how long it has held"
 
 
@@ -57,9 +51,9 @@ def test_training_compiled(runner, options):
     plain = runner.train({**copy.deepcopy(options), "name": "tiny_plain"})
     options["runtime"] = {"g": {"compile": True}, "t": {"compile": True}}
     folder = runner.train(options)
-    assert weights(folder).keys() == weights(plain).keys()
-    for name, value in weights(folder).items():
-        torch.testing.assert_close(value, weights(plain)[name], rtol=1e-3, atol=1e-4)
+    assert weights(folder)["params"].keys() == weights(plain)["params"].keys()
+    for name, value in weights(folder)["params"].items():
+        torch.testing.assert_close(value, weights(plain)["params"][name], rtol=1e-3, atol=1e-4)
 
 
 @needs_compiler
@@ -71,7 +65,7 @@ def test_gradients_of_a_compiled_student_are_compared(runner, options):
     plain = runner.train({**copy.deepcopy(options), "name": "tiny_plain"})
     options["runtime"] = {"g": {"compile": True}}
     folder = runner.train(options)
-    norms = [[float(v) for v in re.findall(r"grad_logits: (\S+)", log_text(f))] for f in (plain, folder)]
+    norms = [logged_values(f, "grad_logits") for f in (plain, folder)]
     assert len(norms[0]) == 2
     assert norms[1] == pytest.approx(norms[0], rel=1e-2)
 
@@ -81,8 +75,8 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(runner, options):
     whole = runner.train({**copy.deepcopy(options), "name": "tiny_whole"})
     options["train"]["accumulate"] = 3
     parts = runner.train(options)
-    start = weights(whole, 4)
-    for name, value in weights(parts, 4).items():
+    start = weights(whole, 4)["params"]
+    for name, value in weights(parts, 4)["params"].items():
         torch.testing.assert_close(value, start[name], rtol=1e-4, atol=1e-6)
 
 
@@ -100,9 +94,9 @@ def test_bad_steps_are_skipped_and_named(runner, options, plugin, optimizer):
     options["logger"] |= {"print_freq": 4, "save_checkpoint_freq": 1}
     folder = runner.train(options)
     assert "3 step(s) were skipped; at iteration 6, the first, l_bad was not finite" in log_text(folder)
-    assert all(torch.equal(v, weights(folder, 5)[k]) for k, v in weights(folder, 8).items())
-    assert any(not torch.equal(v, weights(folder, 8)[k]) for k, v in weights(folder, 9).items())
-    assert all(v.isfinite().all() for v in weights(folder).values())
+    assert all(torch.equal(v, weights(folder, 5)["params"][k]) for k, v in weights(folder, 8)["params"].items())
+    assert any(not torch.equal(v, weights(folder, 8)["params"][k]) for k, v in weights(folder, 9)["params"].items())
+    assert all(v.isfinite().all() for v in weights(folder)["params"].values())
 
 
 def test_too_many_bad_steps_stop_the_run(runner, options, plugin):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ..helpers import finish, log_text, training_state, weights
+
 NAMES = ("prototypes_adversarial_plugin", "prototypes_gan_plugin", "fault_plugin")
 WEIGHTS = ("discriminator.0.weight", "discriminator.2.weight")
 PLUGINS = [str(Path(__file__).with_name(f"{name}.py")) for name in NAMES]
@@ -20,22 +22,8 @@ def options(options):
     return options
 
 
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    return {"lq": torch.rand(2, 3, 8, 8, generator=generator), "gt": torch.rand(2, 3, 16, 16, generator=generator)}
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
-
-
-def state(folder, iteration=12):
-    return torch.load(folder / "training_states" / f"{iteration}.state", weights_only=True)
-
-
 def discriminator_of(folder, iteration):
-    return state(folder, iteration)["terms"]["adv"]
+    return training_state(folder, iteration)["terms"]["adv"]
 
 
 def assert_moved(own, by_hand, rate):
@@ -85,7 +73,7 @@ def test_it_is_logged_scheduled_and_saved(runner, options):
     lines = [line for line in log_text(folder).splitlines() if "l_pix" in line]
     for name in ("l_adv: ", "l_adv_own: ", "adv_gap: "):
         assert [name in line for line in lines] == [3 <= iteration <= 8 for iteration in range(1, 13)]
-    optimizers = state(folder)["optimizers"]
+    optimizers = training_state(folder)["optimizers"]
     assert [group["lr"] for optimizer in optimizers for group in optimizer["param_groups"]] == [1e-3, 5e-4]
     moments = optimizers[1]["state"]
     assert [int(moment["step"]) for moment in moments.values()] == [6] * 4, "it took a step where it was active"
@@ -93,7 +81,7 @@ def test_it_is_logged_scheduled_and_saved(runner, options):
     assert saved[4].keys() == {f"discriminator.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
     assert all(not torch.equal(saved[8][name], saved[4][name]) for name in WEIGHTS)
     assert all(torch.equal(value, saved[8][name]) for name, value in saved[12].items())
-    student = torch.load(folder / "models" / "net_g_12.pth", weights_only=True)
+    student = weights(folder, 12)
     assert not any("discriminator" in name for name in student["params"])
 
 
@@ -101,21 +89,21 @@ def test_it_resumes_exactly(options, resumes_exactly):
     options["datasets"]["train"]["batch_size_per_gpu"] = 2
     options["train"]["accumulate"] = 2
     folder = resumes_exactly(options, "7:SIGKILL", "6:SIGTERM")
-    assert len(state(folder)["optimizers"]) == len(state(folder)["schedulers"]) == 2
+    assert len(training_state(folder)["optimizers"]) == len(training_state(folder)["schedulers"]) == 2
 
 
 def test_two_ranks_hold_the_same_discriminator(launcher, options, resumes_exactly):
     """Each rank has another batch; the discriminator's gradients are averaged, too."""
     options["datasets"]["train"]["batch_size_per_gpu"] = 2
     runs = launcher.start_ranks(2, options, TELL=str(launcher.root / "told"))
-    assert [run.wait() for run in runs] == [0, 0], runs[0].text[-3000:]
+    finish(runs)
     one, other = ((launcher.root / f"told_{rank}").read_text().splitlines() for rank in (0, 1))
     assert one == other
     assert len(set(one)) == 12, "it is trained at every iteration"
     alone = {**options, "name": "alone", "datasets": copy.deepcopy(options["datasets"])}
     alone["datasets"]["train"]["batch_size_per_gpu"] = 4
-    assert launcher.start(alone).wait() == 0
-    folders = [launcher.root / "experiments" / name for name in ("tiny", "alone")]
+    finish([launcher.start(alone)])
+    folders = [launcher.folder(name) for name in ("tiny", "alone")]
     two, single = (discriminator_of(folder, 12) for folder in folders)
     for name, value in two.items():
         torch.testing.assert_close(value, single[name], rtol=1e-3, atol=1e-5)

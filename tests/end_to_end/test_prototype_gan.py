@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ..helpers import finish, log_text, training_state, weights
+
 FOLDER = Path(__file__).parent
 PLUGINS = [str(FOLDER / f"{name}.py") for name in ("prototypes_plugin", "prototypes_gan_plugin", "fault_plugin")]
 
@@ -27,14 +29,6 @@ def options(options):
     return options
 
 
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
-
-
-def load(folder, kind, name):
-    return torch.load(folder / kind / name, weights_only=True)
-
-
 def names_of(folder):
     return re.findall(r"(l_\w+):", re.findall(r"iter: +12, .*\] (l_.*)", log_text(folder))[0])
 
@@ -46,9 +40,9 @@ def test_it_trains_with_and_without_distillation(runner, options, distilled):
     folder = runner.train(options)
     terms = ["l_logits", "l_feat"] if distilled else []
     assert names_of(folder) == ["l_pix", *terms, "l_g_gan", "l_d_real", "l_d_fake"]
-    own = load(folder, "models", "net_d_12.pth")["params"]
-    assert all(not torch.equal(value, load(folder, "models", "net_d_4.pth")["params"][k]) for k, value in own.items())
-    state = load(folder, "training_states", "12.state")
+    own = weights(folder, 12, "d")["params"]
+    assert all(not torch.equal(value, weights(folder, 4, "d")["params"][k]) for k, value in own.items())
+    state = training_state(folder)
     assert state["networks"] == ["net_d_12.pth", "net_g_12.pth"]
     assert len(state["optimizers"]) == len(state["schedulers"]) == 2
     assert state["optimizers"][1]["param_groups"][0]["lr"] == pytest.approx(5e-4), "halved after iteration 6"
@@ -94,7 +88,7 @@ def test_on_two_ranks(launcher, options, resumes_exactly):
     options["datasets"]["train"]["batch_size_per_gpu"] = 2
     options["train"]["accumulate"] = 2
     runs = launcher.start_ranks(2, options, TELL=str(launcher.root / "told"))
-    assert [run.wait() for run in runs] == [0, 0], runs[0].text[-3000:]
+    finish(runs)
     one, other = ((launcher.root / f"told_{rank}").read_text().splitlines() for rank in (0, 1))
     assert one == other, "adapters and discriminator are the same on both ranks"
     assert len(set(one)) == 12, "and have changed at every iteration"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ..helpers import finish, log_text, logged_values, training_state, weights
+
 NAMES = ("prototypes_plugin", "prototypes_streams_plugin", "fault_plugin")
 PLUGINS = [str(Path(__file__).with_name(f"{name}.py")) for name in NAMES]
 
@@ -17,18 +19,6 @@ def options(options):
     options["imports"] = PLUGINS
     options["val"]["val_freq"] = 100
     return options
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
-
-
-def values(folder, name):
-    return [float(value) for value in re.findall(rf" {name}: (\S+)", log_text(folder))]
-
-
-def load(folder, kind, name):
-    return torch.load(folder / kind / name, weights_only=True)
 
 
 # Two domains, of which one has no ground truth
@@ -69,13 +59,12 @@ def test_the_losses_of_two_domains(runner, domains):
 def test_each_part_of_a_batch_has_its_share_of_both_domains(launcher, domains):
     domains["train"]["accumulate"] = 2
     told = launcher.root / "parts.txt"
-    run = launcher.start(domains, PARTS=str(told))
-    assert run.wait() == 0, run.text[-3000:]
+    finish([launcher.start(domains, PARTS=str(told))])
     parts = [json.loads(line) for line in told.read_text().splitlines()]
     assert [iteration for iteration, _ in parts] == [i for i in range(1, 13) for _ in range(2)]
     assert all({name: len(paths) for name, paths in rows.items()} == {"s": 1, "t": 2} for _, rows in parts)
-    folder = launcher.root / "experiments" / "tiny"
-    assert values(folder, "gap_rows") == [201.0] * 12
+    folder = launcher.folder()
+    assert logged_values(folder, "gap_rows") == [201.0] * 12
     seen = [path for _, rows in parts for path in rows["t"]]
     assert {seen.count(path) for path in set(seen)} == {12}, "three epochs of 16, each of four images"
 
@@ -83,7 +72,7 @@ def test_each_part_of_a_batch_has_its_share_of_both_domains(launcher, domains):
 def test_two_domains_resume_exactly(domains, resumes_exactly):
     domains["train"]["accumulate"] = 2
     folder = resumes_exactly(domains, "6:SIGTERM", "11:SIGKILL")
-    assert len(values(folder, "l_gap")) == 12
+    assert len(logged_values(folder, "l_gap")) == 12
 
 
 # Losses and weights
@@ -121,14 +110,14 @@ def test_weights_that_are_learnt(runner, options, resumes_exactly):
         assert logged[f"weight_{name}"] == pytest.approx(torch.exp(torch.tensor(-s)).item(), rel=1e-4)
     options["train"]["optim_g"] = {"type": "Adam", "lr": 2e-3}
     folder = resumes_exactly(options, "7:SIGKILL")
-    state = load(folder, "training_states", "12.state")
+    state = training_state(folder, 12)
     scales = {name.removeprefix("log_scales."): value for name, value in state["balance"].items()}
     assert scales.keys() == {"l_pix", "l_logits", "l_feat"}
     for name in ("pix", "logits", "feat"):
-        weights = values(folder, f"weight_{name}")
-        assert len(weights) == 12
-        assert weights[-1] == pytest.approx(torch.exp(-scales[f"l_{name}"]).item(), rel=1e-3)
-        assert weights[-1] > 1, "losses below 1 gain weight"
+        learnt = logged_values(folder, f"weight_{name}")
+        assert len(learnt) == 12
+        assert learnt[-1] == pytest.approx(torch.exp(-scales[f"l_{name}"]).item(), rel=1e-3)
+        assert learnt[-1] > 1, "losses below 1 gain weight"
 
 
 # Recipes written for BasicSR
@@ -140,8 +129,8 @@ def test_settings_of_one_s_own_without_terms(runner, options):
     plain = runner.train({**copy.deepcopy(options), "name": "tiny_plain", "model_type": "SRModel"})
     options["model_type"] = "OwnSettingsModel"
     folder = runner.train(options)
-    assert len(values(folder, "l_pix")) == 12
-    one, other = (load(f, "models", "net_g_12.pth") for f in (plain, folder))
+    assert len(logged_values(folder, "l_pix")) == 12
+    one, other = (weights(f, 12) for f in (plain, folder))
     assert all(torch.equal(value, other[key][name]) for key in one for name, value in one[key].items())
 
 
@@ -171,7 +160,7 @@ def test_an_iteration_of_one_s_own_leaves_out_the_terms(runner, options):
     with pytest.raises(ValueError, match="train.kd_opt: OwnIterationModel trains with an optimize_parameters of its"):
         runner.train(options)
     options["train"].pop("kd_opt")
-    assert len(values(runner.train(options), "l_pix")) == 4
+    assert len(logged_values(runner.train(options), "l_pix")) == 4
 
 
 # Other people's files
@@ -185,7 +174,7 @@ def test_dckd_resumes_from_the_authors_state(runner, options):
     options["train"]["kd_opt"] = {"logits": {"type": "LogitsKD"}, "cl": dcr}
     options["train"]["total_iter"] = 8
     first = runner.train({**copy.deepcopy(options), "name": "tiny_first"})
-    state, networks = load(first, "training_states", "4.state"), load(first, "models", "net_g_4.pth")
+    state, networks = training_state(first, 4), weights(first, 4)
     theirs = runner.root / "theirs"
     for kind in ("training_states", "models"):
         (theirs / kind).mkdir(parents=True)
@@ -198,12 +187,12 @@ def test_dckd_resumes_from_the_authors_state(runner, options):
     assert "made by another program and holds nothing of the distillation terms cl: they start afresh" in log
     assert "Resuming training from epoch: 0, iter: 4" in log
     assert [int(i) for i in re.findall(r"iter: +(\d+), lr", log)] == [5, 6, 7, 8]
-    history = load(folder, "training_states", "8.state")["terms"]["cl"]
+    history = training_state(folder, 8)["terms"]["cl"]
     assert {name for name in history if name.startswith("history.")} == {f"history.{k}" for k in networks["params"]}
     for name, value in networks["params_ema"].items():
         assert torch.equal(history[f"history.{name}"], value), "no update was due since"
     assert any(not torch.equal(value, networks["params"][name]) for name, value in networks["params_ema"].items())
-    moments = load(folder, "training_states", "8.state")["optimizers"][0]["state"]
+    moments = training_state(folder, 8)["optimizers"][0]["state"]
     assert all(int(moment["step"]) == 8 for moment in moments.values()), "the optimiser goes on"
 
 
@@ -214,7 +203,7 @@ def test_a_network_that_no_term_uses_is_not_built(runner, options):
     folder = runner.train(options)
     assert "network_g_fix is not built, since no term or loss names it." in log_text(folder)
     assert "absent.pth does not exist" in log_text(folder)
-    assert len(values(folder, "l_logits")) == 12
+    assert len(logged_values(folder, "l_logits")) == 12
 
 
 def test_the_weights_of_a_network_that_a_term_uses_must_exist(runner, options):

@@ -1,7 +1,6 @@
 """What methods ask of passes: teachers that see more, mixed paths, references, aggregates, students of other widths."""
 
 import copy
-import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from basicsr.archs.edsr_arch import EDSR
+
+from ..helpers import finish, logged_values, training_state, weights
 
 PLUGIN = str(Path(__file__).with_name("prototypes_plugin.py"))
 
@@ -23,29 +24,11 @@ def options(options):
     return options
 
 
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    return {"lq": torch.rand(2, 3, 8, 8, generator=generator), "gt": torch.rand(2, 3, 16, 16, generator=generator)}
-
-
 def step(model, batch, iteration=1):
     """One iteration; what it logs."""
     model.feed_data(batch)
     model.optimize_parameters(iteration)
     return model.get_current_log()
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
-
-
-def values(folder, name):
-    return [float(value) for value in re.findall(rf" {name}: (\S+)", log_text(folder))]
-
-
-def weights(folder, key="params"):
-    return torch.load(folder / "models" / "net_g_latest.pth", weights_only=True)[key]
 
 
 def count_forwards(monkeypatch):
@@ -85,7 +68,7 @@ def test_a_teacher_that_sees_the_ground_truth(runner, options, batch, stacked):
         expected = (model.net_g(lq) - target).abs().mean().item()
     assert step(model, batch)["l_priv"] == pytest.approx(expected, rel=1e-5)
     folder = runner.train(options)
-    assert len(values(folder, "l_priv")) == 12
+    assert len(logged_values(folder, "l_priv")) == 12
 
 
 # The student's feature goes on through the teacher
@@ -132,9 +115,9 @@ def test_mixed_paths_in_a_compiled_teacher(runner, options):
     options["runtime"] = {"t": {"compile": True}}
     compiled = runner.train(options)
     for name in ("l_cross", "l_mix"):
-        assert values(compiled, name) == pytest.approx(values(plain, name), rel=1e-3)
-    for name, value in weights(compiled).items():
-        torch.testing.assert_close(value, weights(plain)[name], rtol=1e-3, atol=1e-4)
+        assert logged_values(compiled, name) == pytest.approx(logged_values(plain, name), rel=1e-3)
+    for name, value in weights(compiled)["params"].items():
+        torch.testing.assert_close(value, weights(plain)["params"][name], rtol=1e-3, atol=1e-4)
 
 
 def test_mixed_paths_resume_with_their_masks(options, resumes_exactly):
@@ -142,10 +125,10 @@ def test_mixed_paths_resume_with_their_masks(options, resumes_exactly):
     mix = {"type": "CrossKD", "student": "body.1", "path": "body.2", "keep": 0.5}
     options["train"]["kd_opt"] = {"mix": {**mix, "lr": 4e-3}, "again": {**mix, "start": 6}}
     folder = resumes_exactly(options, "7:SIGKILL")
-    state = torch.load(folder / "training_states" / "12.state", weights_only=True)
+    state = training_state(folder)
     assert [group["lr"] for group in state["optimizers"][0]["param_groups"]] == [1e-3, 2e-3], "halved after iteration 6"
-    assert len(values(folder, "l_mix")) == 12
-    assert values(folder, "l_mix")[5:] != values(folder, "l_again"), "each term has its own masks"
+    assert len(logged_values(folder, "l_mix")) == 12
+    assert logged_values(folder, "l_mix")[5:] != logged_values(folder, "l_again"), "each term has its own masks"
 
 
 # The student's average as a reference
@@ -163,14 +146,14 @@ def test_the_average_as_a_reference(runner, options, batch):
     assert step(model, batch, 2)["l_ref"] == pytest.approx(expected, rel=1e-5)
     assert all(p.dtype is torch.float32 for p in (*model.net_g_ema.parameters(), *model.net_g.parameters()))
     folder = runner.train(options)
-    assert values(folder, "l_ref")[0] == 0.0
-    assert values(folder, "l_ref")[-1] > 0
-    assert all(value.dtype is torch.float32 for value in weights(folder, "params_ema").values())
+    assert logged_values(folder, "l_ref")[0] == 0.0
+    assert logged_values(folder, "l_ref")[-1] > 0
+    assert all(value.dtype is torch.float32 for value in weights(folder)["params_ema"].values())
 
 
 def test_a_term_of_ours_takes_the_average_as_its_teacher(runner, options):
     options["train"]["kd_opt"] = {"self": {"type": "LogitsKD", "teacher": "g_ema"}}
-    logged = values(runner.train(options), "l_self")
+    logged = logged_values(runner.train(options), "l_self")
     assert logged[0] == 0.0
     assert all(value > 0 for value in logged[1:])
 
@@ -206,7 +189,7 @@ def test_a_mean_of_teachers(runner, options, batch, monkeypatch, learnt):
     images = [images for width, images in calls if width == 6]
     assert images[-12:] == [3] * 12
     assert len(images) == 13, "one pass more to learn the shapes"
-    state = torch.load(folder / "training_states" / "12.state", weights_only=True)
+    state = training_state(folder)
     assert torch.equal(state["terms"]["mean"]["weights"], torch.tensor([0.3, 0.7])) != learnt
 
 
@@ -246,8 +229,8 @@ def test_a_slimmable_student(runner, options, batch, norm):
         moved = parameter.detach() - 0.1 * parameter.grad
         torch.testing.assert_close(model.net_g.get_parameter(name).detach(), moved, rtol=1e-4, atol=1e-6)
     folder = runner.train(options)
-    assert len(values(folder, "l_slim")) == 12
-    assert weights(folder).keys() == twin.state_dict().keys()
+    assert len(logged_values(folder, "l_slim")) == 12
+    assert weights(folder)["params"].keys() == twin.state_dict().keys()
 
 
 # Samples that are compared with each other
@@ -286,12 +269,12 @@ def test_two_ranks_do_what_one_does(launcher, options):
     for world in (1, 2):
         options["datasets"]["train"]["batch_size_per_gpu"] = 4 // world
         runs = launcher.start_ranks(world, {**options, "name": f"world_{world}"})
-        assert [run.wait() for run in runs] == [0] * world, runs[0].text[-3000:]
-    folders = [launcher.root / "experiments" / f"world_{world}" for world in (1, 2)]
+        finish(runs)
+    folders = [launcher.folder(f"world_{world}") for world in (1, 2)]
     for name in ("l_logits", "l_narrow", "l_slim", "l_cross", "l_ref"):
-        one, two = (values(folder, name) for folder in folders)
+        one, two = (logged_values(folder, name) for folder in folders)
         assert len(one) == 12
         assert two == pytest.approx(one, rel=2e-3, abs=1e-6)
-    one, two = (torch.load(f / "training_states" / "12.state", weights_only=True)["terms"] for f in folders)
+    one, two = (training_state(f)["terms"] for f in folders)
     torch.testing.assert_close(two["mean"]["weights"], one["mean"]["weights"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(two["cross"], one["cross"], rtol=1e-3, atol=1e-4)

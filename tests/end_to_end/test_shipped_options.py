@@ -32,7 +32,7 @@ def test_swinir_logits_distillation(runner, images, tmp_path):
         "logger:use_tb_logger=false",
     ]
     runner.run("basicsr/train.py", "-opt", file, "--force_yml", *force)
-    folder = runner.root / "experiments" / opt["name"]
+    folder = runner.folder(opt["name"])
     log = next(folder.glob("train_*.log")).read_text()
     assert "network_t  SwinIR  11,752,487  frozen" in log
     assert "network_g  SwinIR  1,087,727   student, trained" in log

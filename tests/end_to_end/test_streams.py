@@ -14,6 +14,8 @@ from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.train import create_train_val_dataloader
 from basicsr.utils.options import OptionError
 
+from ..helpers import assert_equal, finish, log_text, training_state, weights
+
 PLUGINS = [str(Path(__file__).with_name(name)) for name in ("fault_plugin.py", "two_stream_plugin.py")]
 SAVED_AND_STOPPED = 75
 
@@ -33,10 +35,6 @@ def options(options):
     return options
 
 
-def folder_of(launcher, options):
-    return launcher.root / "experiments" / options["name"]
-
-
 def with_workers(options, workers):
     options = copy.deepcopy(options)
     for section in options["datasets"].values():
@@ -44,42 +42,13 @@ def with_workers(options, workers):
     return options
 
 
-def load(folder, kind, name):
-    return torch.load(folder / kind / name, weights_only=True)
-
-
 def position(folder, iteration):
-    return load(folder, "training_states", f"{iteration}.state")["sampler"]
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
-
-
-def finish(runs):
-    codes = [run.wait() for run in runs]
-    assert codes == [0] * len(runs), "\n".join(run.text[-3000:] for run in runs)
+    return training_state(folder, iteration)["sampler"]
 
 
 def assert_same_end(one, other):
-    for kind, name in (("models", "net_g_latest.pth"), ("training_states", "15.state")):
-        assert_equal(load(one, kind, name), load(other, kind, name), name)
-
-
-def assert_equal(one, other, where):
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_equal(one[key], other[key], f"{where}: {key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
-        for index, (a, b) in enumerate(zip(one, other)):
-            assert_equal(a, b, f"{where}: {index}")
-    else:
-        assert one == other, where
+    assert_equal(weights(one), weights(other), "weights")
+    assert_equal(training_state(one, 15), training_state(other, 15), "state")
 
 
 def test_each_iteration_has_a_batch_of_each_stream(launcher, options):
@@ -94,7 +63,7 @@ def test_each_iteration_has_a_batch_of_each_stream(launcher, options):
         assert all(epoch == epochs[0] and len(set(epoch)) == 4 for epoch in epochs), "three times each of four images"
     assert orders["train_s"][:12] != orders["train_t"][:12]
     assert orders["train_t"][:12] != orders["train_t"][12:24]
-    folder = folder_of(launcher, options)
+    folder = launcher.folder()
     assert position(folder, 5) == {
         "position": 10,
         "streams": {"train_s": {"epoch": 0, "position": 10}, "train_t": {"epoch": 1, "position": 3}},
@@ -120,12 +89,12 @@ def test_a_run_that_is_stopped_or_killed_ends_as_one_that_is_not(launcher, optio
         codes = [run.wait() for run in runs]
         assert codes[-1] == (-signal.SIGKILL if "SIGKILL" in fault else SAVED_AND_STOPPED), runs[-1].text[-3000:]
         finish(launcher.start_ranks(world, stopped, "--auto_resume"))
-        assert_same_end(folder_of(launcher, whole), folder_of(launcher, stopped))
+        assert_same_end(launcher.folder("whole"), launcher.folder(stopped["name"]))
 
 
 def test_every_stream_goes_on_with_another_number_of_ranks(launcher, options):
     finish(launcher.start_ranks(2, options | {"train": options["train"] | {"total_iter": 5}}))
-    folder = folder_of(launcher, options)
+    folder = launcher.folder()
     halves = {"train_s": {"epoch": 1, "position": 4}, "train_t": {"epoch": 2, "position": 3}}
     assert position(folder, 5) == {"position": 4, "streams": halves}
     options["train"]["total_iter"] = 6

@@ -2,10 +2,8 @@
 
 import copy
 import json
-import os
 import re
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,27 +11,14 @@ import torch
 
 from basicsr.archs import build_network
 
+from ..helpers import assert_equal, finish, free_port, log_text, logged_values, to_test_options, training_state, weights
+
 LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO: \[tiny\.\.\]\[epoch:  0, iter:       1, lr:\(2\.000e-03,\)\] "
     r"\[eta: (\d+ days?, )?\d+:\d\d:\d\d, time \(data\): \d+\.\d{3} \(\d+\.\d{3}\)\] "
     r"l_pix: \d\.\d{4}e[+-]\d\d l_logits: \d\.\d{4}e[+-]\d\d l_feat: \d\.\d{4}e[+-]\d\d $",
     re.M,
 )
-
-
-def weights(folder, name="net_g_latest.pth"):
-    return torch.load(folder / "models" / name, weights_only=True)
-
-
-def assert_same_weights(one, other):
-    for key in ("params", "params_ema"):
-        assert one[key].keys() == other[key].keys()
-        for name in one[key]:
-            assert torch.equal(one[key][name], other[key][name]), f"{key}: {name}"
-
-
-def log_text(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.glob("train_*.log")))
 
 
 def test_files_and_log_lines(runner, options):
@@ -64,9 +49,9 @@ def test_training_lowers_the_loss(runner, options):
     options["train"]["kd_opt"]["logits"]["loss_weight"] = 0.0
     options["val"]["val_freq"] = 30
     folder = runner.train(options)
-    losses = [float(value) for value in re.findall(r"l_pix: (\S+)", log_text(folder))]
+    losses = logged_values(folder, "l_pix")
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
-    psnr = [float(value) for value in re.findall(r"# psnr: (\S+)", log_text(folder))]
+    psnr = logged_values(folder, "# psnr")
     assert psnr[-1] > psnr[0] + 1
 
 
@@ -97,39 +82,34 @@ def test_resume_is_bit_identical(runner, options, monkeypatch, workers, stop_at)
     resumed = runner.train(options, "--auto_resume")
 
     assert f"Resuming training from epoch: {0 if stop_at == 6 else 1}" in log_text(resumed)
-    assert_same_weights(weights(whole), weights(resumed))
-    states = [torch.load(f / "training_states" / "12.state", weights_only=True) for f in (whole, resumed)]
+    assert_equal(weights(whole), weights(resumed), "weights")
+    states = [training_state(f) for f in (whole, resumed)]
     assert states[0]["best_metric_results"] == states[1]["best_metric_results"]
     assert states[0]["sampler"] == states[1]["sampler"]
     for name, value in states[0]["terms"]["feat"].items():
         assert torch.equal(value, states[1]["terms"]["feat"][name])
 
 
-def test_resume_after_sigkill_from_the_last_whole_state(runner, options):
+def test_resume_after_sigkill_from_the_last_whole_state(launcher, options):
     """A killed process, and then a torn newest file: the run continues from the last whole state, to the same end."""
     options |= STOPPED | {"model_type": "StoppingKDModel"}
-    options["path"] = {"experiments_root": str(runner.root / "experiments")}
-    whole = runner.train({**copy.deepcopy(options), "name": "tiny_whole"})
-    command = ("basicsr/train.py", "-opt", runner.write(options))
-    result = runner.run(*command, check=False, STOP_AT="10", STOP_BY="SIGKILL")
-    assert result.returncode == -signal.SIGKILL
-    newest = runner.root / "experiments" / "tiny" / "training_states" / "8.state"
+    finish([launcher.start({**options, "name": "tiny_whole"})])
+    assert launcher.start(options, STOP_AT="10", STOP_BY="SIGKILL").wait() == -signal.SIGKILL
+    newest = launcher.folder() / "training_states" / "8.state"
     newest.write_bytes(newest.read_bytes()[:-200])
-    result = runner.run(*command, "--auto_resume")
-    assert "8.state is passed over: the file is incomplete or damaged" in result.stderr
-    assert "Resuming training from epoch: 0, iter: 4" in result.stderr
-    assert_same_weights(weights(whole), weights(runner.root / "experiments" / "tiny"))
+    run = launcher.start(options, "--auto_resume")
+    finish([run])
+    assert "8.state is passed over: the file is incomplete or damaged" in run.text
+    assert "Resuming training from epoch: 0, iter: 4" in run.text
+    assert_equal(weights(launcher.folder("tiny_whole")), weights(launcher.folder()), "weights")
 
 
 def test_validation_and_test_agree(runner, options):
     """The same checkpoint gives the same numbers in training's validation and in test.py: both use the average."""
     folder = runner.train(options)
     validation = json.loads((folder / "validation.json").read_text())["datasets"]["val"]
-    test_options = {key: options[key] for key in ("scale", "num_gpu", "manual_seed", "network_g")}
-    test_options |= {"name": "tiny_test", "model_type": "SRModel", "val": {**options["val"], "save_img": True}}
-    test_options["val"].pop("val_freq")
-    test_options["datasets"] = {"test_1": options["datasets"]["val"]}
-    test_options["path"] = {"pretrain_network_g": str(folder / "models" / "net_g_12.pth")}
+    test_options = to_test_options(options, folder / "models" / "net_g_12.pth")
+    test_options["val"]["save_img"] = True
     results = runner.test(test_options)
     report = json.loads((results / "results.json").read_text())
     assert report["datasets"]["val"] == validation
@@ -171,29 +151,23 @@ def test_frozen_networks_are_frozen(runner, options):
     assert all(set(state) == student for state in saved.values()), "no adapter, no teacher"
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
-def test_two_processes(runner, options):
+def test_two_processes(runner, launcher, options):
     """torchrun and torch.distributed.launch, on two gloo processes, give the same run, also when it is stopped."""
     options["datasets"]["train"]["batch_size_per_gpu"] = 2
     options["path"] = {"experiments_root": str(runner.root / "experiments")}
     options |= STOPPED | {"model_type": "StoppingKDModel"}
 
-    def run(module, name, *arguments, **environment):
+    def run(module, name, **environment):
         launch = ("-m", module, "--nproc_per_node=2", f"--master_port={free_port()}", "basicsr/train.py")
-        command = ("-opt", runner.write({**options, "name": name}), "--launcher", "pytorch", *arguments)
+        command = ("-opt", runner.write({**options, "name": name}), "--launcher", "pytorch")
         runner.run(*launch, *command, check=not environment, **environment)
-        return runner.root / "experiments" / name
+        return runner.folder(name)
 
     one = run("torch.distributed.run", "tiny_run")
-    run("torch.distributed.launch", "tiny_launch", STOP_AT="6", STOP_BY="SIGKILL")
-    other = run("torch.distributed.launch", "tiny_launch", "--auto_resume")
+    other = run("torch.distributed.launch", "tiny_launch", STOP_AT="6", STOP_BY="SIGKILL")
+    finish(launcher.start_ranks(2, {**options, "name": "tiny_launch"}, "--auto_resume"))
     assert "Resuming training from epoch: 0, iter: 4" in log_text(other)
-    assert_same_weights(weights(one), weights(other))
+    assert_equal(weights(one), weights(other), "weights")
     # two processes with two images each do what one process with four does
     options["datasets"]["train"]["batch_size_per_gpu"] = 4
     single = runner.train({**copy.deepcopy(options), "name": "tiny_single"})
@@ -204,15 +178,11 @@ def test_two_processes(runner, options):
     options["train"].pop("pixel_opt")
     options["train"]["kd_opt"]["feat"]["end"] = 4
     options["train"]["kd_opt"]["logits"]["start"] = 5
-    hint = run("torch.distributed.run", "tiny_hint")
-    assert re.search(r"iter: +2, .* l_feat: \S+ $", log_text(hint), re.M)
+    finish(launcher.start_ranks(2, {**options, "name": "tiny_hint"}))
+    assert re.search(r"iter: +2, .* l_feat: \S+ $", log_text(launcher.folder("tiny_hint")), re.M)
     # validation spread over the ranks equals a test of the same weights in one process
     report = json.loads((one / "validation.json").read_text())["datasets"]["val"]
-    test_options = {key: options[key] for key in ("scale", "num_gpu", "manual_seed", "network_g")}
-    test_options |= {"name": "tiny_test", "model_type": "SRModel", "val": {"metrics": options["val"]["metrics"]}}
-    test_options["datasets"] = {"test": options["datasets"]["val"]}
-    test_options["path"] = {"pretrain_network_g": str(one / "models" / "net_g_12.pth")}
-    results = runner.test(test_options)
+    results = runner.test(to_test_options(options, one / "models" / "net_g_12.pth"))
     assert json.loads((results / "results.json").read_text())["datasets"]["val"] == report
 
 
@@ -222,7 +192,7 @@ def test_slurm_variables_start_a_process_group(runner, options):
     environment = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0", "MASTER_ADDR": "127.0.0.1"}
     command = ("-m", "basicsr.train", "-opt", runner.write(options), "--launcher", "slurm")
     runner.run(*command, **environment, MASTER_PORT=free_port())
-    log = log_text(runner.root / "experiments" / "tiny")
+    log = log_text(runner.folder())
     assert "dist: True" in log
     assert "world_size: 1" in log
 
@@ -237,20 +207,20 @@ def test_the_checkout_comes_before_an_installed_basicsr(runner, options, tmp_pat
     runner.run("basicsr/train.py", "-opt", runner.write(options), PYTHONPATH=str(other.parent))
 
 
-def test_a_wrong_option_ends_in_a_sentence(runner, options):
+def test_a_wrong_option_ends_in_a_sentence(launcher, options):
     options["network_g"]["num_fet"] = options["network_g"].pop("num_feat")
-    result = runner.run("basicsr/train.py", "-opt", runner.write(options), check=False)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert re.search(r"network_g\.num_fet.*num_feat", result.stderr)
-    assert not os.path.exists(runner.root / "experiments")
+    run = launcher.start(options)
+    assert run.wait() == 2
+    assert "Traceback" not in run.text
+    assert re.search(r"network_g\.num_fet.*num_feat", run.text)
+    assert not launcher.folder().parent.exists()
 
 
 def test_debug_flag(runner, options):
     options["train"]["total_iter"] = 8
     options["logger"] = {"print_freq": 100, "save_checkpoint_freq": 100}
     runner.train(options, "--debug")
-    folder = runner.root / "experiments" / "debug_tiny"
+    folder = runner.folder("debug_tiny")
     assert (folder / "training_states" / "8.state").is_file()
     log = log_text(folder)
     assert log.count("l_pix: ") == 8, "a line for every iteration"

@@ -5,54 +5,25 @@ import torch
 
 from basicsr.models import build_model
 
-EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "upscale": 2, "img_range": 1.0, "res_scale": 1}
+from ..helpers import EDSR, dckd_sections, recipe_options, small_vqgan
+
 WEIGHTS = [1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0]
 BATCH = 3
 
 
 def released_options():
     """The authors' sections with their values, and networks small enough for a test."""
-    ddconfig = {"ch": 32, "ch_mult": [1, 1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [2]}
+    adam = {"type": "Adam", "lr": 1e-3, "betas": [0.9, 0.99]}
+    pixel = {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"}
+    student = {**EDSR, "num_feat": 4, "num_block": 2}
     return {
-        "name": "step",
+        **recipe_options(
+            student, scale=2, gt_size=32, optim_g=adam, ema_decay=0.9, pixel_opt=pixel, **dckd_sections(WEIGHTS)
+        ),
         "model_type": "DCKDModel",
-        "scale": 2,
-        "num_gpu": 0,
-        "is_train": True,
-        "dist": False,
-        "rank": 0,
-        "world_size": 1,
-        "path": {},
-        "logger": {"print_freq": 1},
         "network_his": True,
-        "datasets": {"train": {"phase": "train", "gt_size": 32}},
-        "network_g": {**EDSR, "num_feat": 4, "num_block": 2},
         "network_t": {**EDSR, "num_feat": 6, "num_block": 3},
-        "network_vqgan": {
-            "type": "VQGAN",
-            "embed_dim": 8,
-            "n_embed": 16,
-            "ddconfig": {**ddconfig, "resolution": 32, "z_channels": 8},
-        },
-        "train": {
-            "ema_decay": 0.9,
-            "total_iter": 10,
-            "scheduler": {"type": "MultiStepLR", "milestones": [10]},
-            "optim_g": {"type": "Adam", "lr": 1e-3, "betas": [0.9, 0.99]},
-            "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
-            "logits_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
-            "lcr_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
-            "noisy": {"prob": 0.5},
-            "cl_opt": {"type": "ContrasLoss", "d_func": "L1", "loss_weight": 0.1, "weights": WEIGHTS},
-            "num_neg": 4,
-            "update_decay": 0.1,
-            "step": [1],
-            "gaussian_blur_prob": 0,
-            "resize_prob": 0,
-            "gaussian_noise_prob": 1.0,
-            "gray_noise_prob": 0.5,
-            "ce_opt": {"type": "CELoss", "loss_weight": 0.001, "reduction": "mean"},
-        },
+        "network_vqgan": small_vqgan(5),
     }
 
 

@@ -12,6 +12,8 @@ from basicsr.models.kd_model import KDModel
 from basicsr.models.sr_model import SRModel
 from basicsr.utils.registry import ARCH_REGISTRY, KD_REGISTRY
 
+from ..helpers import recipe_options
+
 
 @ARCH_REGISTRY.register()
 class Mixer(nn.Module):
@@ -44,27 +46,11 @@ class Recorder(KDTerm):
 
 
 @pytest.fixture
-def opt(tmp_path):
-    return {
-        "name": "small",
-        "scale": 1,
-        "num_gpu": 0,
-        "is_train": True,
-        "dist": False,
-        "rank": 0,
-        "world_size": 1,
-        "datasets": {"train": {"gt_size": 4, "batch_size_per_gpu": 2, "phase": "train"}},
-        "network_g": {"type": "Mixer"},
-        "path": {},
-        "train": {
-            "total_iter": 10,
-            "optim_g": {"type": "SGD", "lr": 0.1},
-            "scheduler": {"type": "MultiStepLR", "milestones": [100]},
-            "pixel_opt": {"type": "MSELoss"},
-        },
-        "val": {"metrics": {"niqe": {"type": "calculate_niqe", "better": "lower"}}},
-        "logger": {"print_freq": 1, "save_checkpoint_freq": 100},
-    }
+def opt():
+    options = recipe_options(
+        {"type": "Mixer"}, scale=1, gt_size=4, optim_g={"type": "SGD", "lr": 0.1}, pixel_opt={"type": "MSELoss"}
+    )
+    return {**options, "val": {"metrics": {"niqe": {"type": "calculate_niqe", "better": "lower"}}}}
 
 
 @pytest.fixture

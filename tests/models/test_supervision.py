@@ -11,7 +11,9 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils.options import sections as schema
 from basicsr.utils.registry import LOSS_REGISTRY
 
-EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
+from ..helpers import EDSR, recipe_options
+
+STUDENT = {**EDSR, "num_feat": 4, "num_block": 1}
 VGG = {"type": "VGGFeatureExtractor", "layer_name_list": ["conv1_1", "conv2_1"], "vgg_type": "vgg11"}
 
 
@@ -30,25 +32,7 @@ class BrightnessLoss(nn.Module):
 
 
 def options(**train):
-    return {
-        "name": "small",
-        "scale": 2,
-        "num_gpu": 0,
-        "is_train": True,
-        "dist": False,
-        "rank": 0,
-        "world_size": 1,
-        "datasets": {"train": {"gt_size": 16, "batch_size_per_gpu": 2, "phase": "train"}},
-        "network_g": EDSR,
-        "path": {},
-        "train": {
-            "total_iter": 10,
-            "optim_g": {"type": "SGD", "lr": 0.0},
-            "scheduler": {"type": "MultiStepLR", "milestones": [100]},
-            **train,
-        },
-        "logger": {"print_freq": 1},
-    }
+    return recipe_options(STUDENT, scale=2, gt_size=16, optim_g={"type": "SGD", "lr": 0.0}, **train)
 
 
 @pytest.fixture
@@ -209,7 +193,7 @@ def test_a_loss_and_a_term_of_one_name_are_refused(section, term, start):
     train = {section: loss if section == "perceptual_opt" else {"type": "L1Loss"}}
     opt = options(**train, kd_opt={term: {"type": "LogitsKD", **start}})
     with pytest.raises(ValueError, match=f"train.kd_opt.{term}: l_{term} is the name of another loss; rename the term"):
-        SRModel({**opt, "network_t": EDSR})
+        SRModel({**opt, "network_t": STUDENT})
     opt["train"][section] |= {"end": 4}
     with pytest.raises(ValueError, match=f"l_{term} is the name of another loss"):
-        SRModel({**opt, "network_t": EDSR})
+        SRModel({**opt, "network_t": STUDENT})

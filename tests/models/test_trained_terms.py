@@ -11,6 +11,8 @@ from basicsr.distill.term import KDTerm
 from basicsr.models.sr_model import SRModel
 from basicsr.utils.registry import ARCH_REGISTRY, KD_REGISTRY
 
+from ..helpers import recipe_options
+
 
 @ARCH_REGISTRY.register()
 class Scaled(nn.Module):
@@ -47,27 +49,12 @@ class Bettor(KDTerm):
 
 @pytest.fixture
 def opt():
-    return {
-        "name": "small",
-        "scale": 1,
-        "num_gpu": 0,
-        "is_train": True,
-        "dist": False,
-        "rank": 0,
-        "world_size": 1,
-        "datasets": {"train": {"gt_size": 4, "batch_size_per_gpu": 4, "phase": "train"}},
-        "network_g": {"type": "Scaled"},
-        "network_t": {"type": "Scaled", "factor": 3.0},
-        "path": {},
-        "train": {
-            "total_iter": 10,
-            "optim_g": {"type": "SGD", "lr": 0.1},
-            "scheduler": {"type": "MultiStepLR", "milestones": [2], "gamma": 0.5},
-            "pixel_opt": {"type": "MSELoss"},
-            "kd_opt": {"bet": {"type": "Bettor", "loss_weight": 0.5}},
-        },
-        "logger": {"print_freq": 1},
-    }
+    terms = {"bet": {"type": "Bettor", "loss_weight": 0.5}}
+    train = {"pixel_opt": {"type": "MSELoss"}, "kd_opt": terms}
+    options = recipe_options({"type": "Scaled"}, scale=1, gt_size=4, optim_g={"type": "SGD", "lr": 0.1}, **train)
+    options["datasets"]["train"]["batch_size_per_gpu"] = 4
+    options["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [2], "gamma": 0.5}
+    return {**options, "network_t": {"type": "Scaled", "factor": 3.0}}
 
 
 @pytest.fixture

@@ -1,17 +1,19 @@
 """How forms are chosen and how the choice is kept. Times are made up: nothing here depends on the machine's speed."""
 
 import json
-import logging
 import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from basicsr.archs import build_network
 from basicsr.utils import fastest
 from basicsr.utils.fastest import Forms, cache_folder, measurable, parse_setting, power_of_two
+from basicsr.utils.logger import get_root_logger
+
+from ..helpers import run_forked
 
 
 @pytest.fixture
@@ -136,19 +138,14 @@ def test_the_environment_is_checked(forms, monkeypatch, value):
         choose(forms)
 
 
-def test_a_choice_is_logged_once_with_its_times(forms, caplog):
-    logger = logging.getLogger("basicsr")
-    logger.addHandler(caplog.handler)
-    try:
-        choose(forms)
-        choose(forms)
-        forms.clear()
-        (file,) = files()
-        file.write_text("{")
-        choose(forms)
-    finally:
-        logger.removeHandler(caplog.handler)
-    first, second = caplog.messages
+def test_a_choice_is_logged_once_with_its_times(forms, log):
+    choose(forms)
+    choose(forms)
+    forms.clear()
+    (file,) = files()
+    file.write_text("{")
+    choose(forms)
+    first, second = log.messages
     threads = torch.get_num_threads()
     assert first == f"Form of made_up-8tokens-grad-float32-{threads}threads: new (old 1000.0 ms, new 500.0 ms; {file})"
     assert f"old (the default, since {file} cannot be used: JSONDecodeError" in second
@@ -175,36 +172,32 @@ def test_power_of_two(count, power):
     assert power_of_two(count) == power
 
 
-PROCESS = """
-import torch
-torch.set_num_threads(1)
-torch.manual_seed(0)
-from basicsr.archs import build_network
-opt = {"type": "SwinIR", "img_size": 8, "window_size": 4, "depths": [2], "embed_dim": 12, "num_heads": [2]}
-net = build_network(opt | {"upsampler": "pixelshuffle", "upscale": 2})
-x = torch.rand(1, 3, 8, 8)
-loss = net(x).square().mean()
-loss.backward()
-print(sum(p.grad.double().abs().sum() for p in net.parameters()).item().hex())
-"""
+def train_a_step(folder, output):
+    """The life of a process that measures: its choices go into the folder, its gradients and its log to a file."""
+    os.environ |= {"XDG_CACHE_HOME": str(folder), "BASICSR_FORMS": ""}
+    for forms in Forms.registered.values():
+        forms.forget()
+    get_root_logger(log_file=str(output))
+    torch.manual_seed(0)
+    opt = {"type": "SwinIR", "img_size": 8, "window_size": 4, "depths": [2], "embed_dim": 12, "num_heads": [2]}
+    net = build_network(opt | {"upsampler": "pixelshuffle", "upscale": 2})
+    net(torch.rand(1, 3, 8, 8)).square().mean().backward()
+    gradients = sum(p.grad.double().abs().sum() for p in net.parameters()).item()
+    get_root_logger().info(f"gradients {gradients.hex()}")
 
 
 def test_processes_that_measure_at_once_compute_the_same(tmp_path):
     """With the measurement on: two at a time, then one later that finds the choices made."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "BASICSR_FORMS": ""}
-
-    def start():
-        command = [sys.executable, "-c", PROCESS]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    both = [start(), start()]
-    answers = [process.communicate() for process in both]
-    answers.append(start().communicate())
-    assert len({out for out, _ in answers}) == 1, answers
-    assert answers[0][0], answers
-    names = {file.name.split("-")[0] for file in tmp_path.rglob("*.json")}
+    outputs = [tmp_path / f"output_{index}" for index in range(3)]
+    folder = tmp_path / "cache"
+    calls = [(folder, output) for output in outputs]
+    processes = run_forked(train_a_step, calls[:2]) + run_forked(train_a_step, calls[2:])
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    texts = [output.read_text() for output in outputs]
+    assert len({re.search(r"gradients (\S+)", text)[1] for text in texts}) == 1, texts
+    names = {file.name.split("-")[0] for file in folder.rglob("*.json")}
     assert names == {"attention", "linear", "layout"}
-    assert answers[2][1].count("Form of") == len(list(tmp_path.rglob("*.json")))
+    assert texts[2].count("Form of") == len(list(folder.rglob("*.json")))
 
 
 def test_measuring_draws_no_random_numbers(tmp_path, monkeypatch):

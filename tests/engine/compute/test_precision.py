@@ -22,14 +22,6 @@ def unit(monkeypatch):
     return give
 
 
-@pytest.fixture
-def log(caplog):
-    logger = logging.getLogger("basicsr")
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
-
-
 def test_auto_on_a_cpu_with_a_unit_for_bf16(unit, log):
     unit("AMX")
     assert resolve_precision("auto", CPU, "runtime.t.precision") == "bf16"

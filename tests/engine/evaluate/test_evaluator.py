@@ -1,18 +1,16 @@
 import json
-import logging
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from basicsr.engine.evaluate.evaluator import DatasetResult, evaluate, image_name
 from basicsr.utils.img_util import imread
-from basicsr.utils.logger import get_root_logger
+
+from ...helpers import run_forked
 
 PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": 0}}
 
@@ -50,14 +48,6 @@ class Model:
     def get_current_visuals(self):
         visuals = {"lq": self.lq, "result": self.output}
         return {**visuals, "gt": self.gt} if hasattr(self, "gt") else visuals
-
-
-@pytest.fixture
-def log(caplog, monkeypatch):
-    """What is logged from here on."""
-    monkeypatch.setattr(get_root_logger(), "propagate", True)
-    caplog.set_level(logging.INFO, "basicsr")
-    return caplog
 
 
 def run(names=("a.png", "b.c.png", "d.png"), metrics=PSNR, model=None, **arguments):
@@ -148,34 +138,25 @@ def test_means_do_not_depend_on_the_order():
     assert DatasetResult("s", [], {"m": [1.0, float("inf")]}).mean("m") == float("inf")
 
 
-RANK = """
-import importlib.util, json, sys, torch, torch.distributed as dist
-spec = importlib.util.spec_from_file_location("images", sys.argv[1])
-tests = importlib.util.module_from_spec(spec); spec.loader.exec_module(tests)
-torch.set_num_threads(1)
-rank = int(sys.argv[2])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=3)
-for count in (2, 7):
-    torch.manual_seed(rank)
-    before = torch.get_rng_state()
-    result = tests.run([f"{i}.png" for i in range(count)], spread=True)
-    assert torch.equal(before, torch.get_rng_state())
-    print(json.dumps([result.images, result.values, result.means()]), flush=True)
-dist.barrier()  # a rank that leaves early takes the connections of the others with it
-dist.destroy_process_group()
-"""
+def be_rank(rank, folder):
+    """The life of a rank of three, in a process of its own: the means and values that it finds go to a file."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=3)
+    with open(folder / f"found_{rank}", "w") as file:
+        for count in (2, 7):
+            torch.manual_seed(rank)
+            before = torch.get_rng_state()
+            result = run([f"{i}.png" for i in range(count)], spread=True)
+            assert torch.equal(before, torch.get_rng_state())
+            print(json.dumps([result.images, result.values, result.means()]), file=file)
+    dist.barrier()  # a rank that leaves early takes the connections of the others with it
+    dist.destroy_process_group()
 
 
 def test_ranks_share_the_images_and_agree_to_the_last_digit(tmp_path):
     """Three gloo ranks, with fewer images than ranks and with more."""
-    command = [sys.executable, "-c", RANK, __file__]
-    root = Path(__file__).resolve().parents[3]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], cwd=root, stdout=subprocess.PIPE, text=True)
-        for rank in range(3)
-    ]
-    outputs = [process.communicate(timeout=120)[0].splitlines() for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0, 0]
+    ranks = run_forked(be_rank, [(rank, tmp_path) for rank in range(3)])
+    assert [process.exitcode for process in ranks] == [0, 0, 0]
+    outputs = [(tmp_path / f"found_{rank}").read_text().splitlines() for rank in range(3)]
     for line, count in enumerate((2, 7)):
         alone = run([f"{i}.png" for i in range(count)])
         for output in outputs:
