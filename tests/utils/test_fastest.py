@@ -176,7 +176,7 @@ def train_a_step(folder, output):
     """The life of a process that measures: its choices go into the folder, its gradients and its log to a file."""
     os.environ |= {"XDG_CACHE_HOME": str(folder), "BASICSR_FORMS": ""}
     for forms in Forms.registered.values():
-        forms.forget()
+        forms.clear()
     get_root_logger(log_file=str(output))
     torch.manual_seed(0)
     opt = {"type": "SwinIR", "img_size": 8, "window_size": 4, "depths": [2], "embed_dim": 12, "num_heads": [2]}

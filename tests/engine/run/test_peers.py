@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from basicsr.engine.run import peers
-from basicsr.engine.run.peers import ending_together
+from basicsr.engine.run.peers import coordinated_exit
 from basicsr.engine.run.signals import RunStopped
 from basicsr.utils.dist_util import init_dist
 from basicsr.utils.rendezvous import Member, Roster
@@ -43,7 +43,7 @@ def world(monkeypatch, ended_pid):
         roster = Roster(store or dist.HashStore(), members)
         monkeypatch.setattr(peers, "get_dist_info", lambda: (1, 3))
         monkeypatch.setattr(peers, "get_roster", lambda: roster)
-        monkeypatch.setattr(peers, "_PATIENCE", patience)
+        monkeypatch.setattr(peers, "_TIMEOUT", patience)
         monkeypatch.setattr(dist, "get_rank", lambda: 1)
         monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
         return roster
@@ -52,7 +52,7 @@ def world(monkeypatch, ended_pid):
 
 
 def end_with(error):
-    with ending_together():
+    with coordinated_exit():
         raise error
 
 
@@ -156,7 +156,7 @@ def test_a_stopped_run_lets_go_of_what_its_frames_hold():
         loader = Loader()  # noqa: F841
         raise RunStopped(75)
 
-    with pytest.raises(RunStopped) as stop, ending_together():
+    with pytest.raises(RunStopped) as stop, coordinated_exit():
         train()
     assert stop.value.code == 75
     assert ended == [True]
@@ -172,7 +172,7 @@ def be_rank(rank, port, folder, deed):
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     init_dist("pytorch")
-    with ending_together():
+    with coordinated_exit():
         deed(rank, folder)
     assert not dist.is_initialized(), "the group is left at the end"
     assert (folder / "written").exists(), "no rank leaves before the slowest"
