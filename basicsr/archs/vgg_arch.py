@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from basicsr.utils.download_util import local_path
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.weights import SIZE_MISMATCH
 
 from .size_requirement import SizeRequirement
 
@@ -99,6 +100,7 @@ class VGGFeatureExtractor(nn.Module):
                 f"{', '.join(available)}{' (remove_pooling leaves out pool…)' if remove_pooling else ''}."
             )
         self.layer_name_list = list(layer_name_list)
+        self.vgg_type = vgg_type
         self.use_input_norm = use_input_norm
         self.range_norm = range_norm
         self.requires_grad = requires_grad
@@ -140,7 +142,14 @@ class VGGFeatureExtractor(nn.Module):
             state = torch.load(file, map_location="cpu", weights_only=True)
             self.load_state_dict(state)
         except Exception as error:  # torch raises many kinds for a damaged file, and one for weights of another network
-            raise ValueError(f"VGGFeatureExtractor's `weights`: {file} does not fit, or is damaged: {error}") from error
+            found = SIZE_MISMATCH.search(str(error))
+            reason = (
+                f"is another network's: {found[1]} is ({found[2]}) there and ({found[3]}) in {self.vgg_type}; "
+                f"name a file such as {WEIGHTS[self.vgg_type]}"
+                if found
+                else f"does not fit, or is damaged: {error}"
+            )
+            raise ValueError(f"VGGFeatureExtractor's `weights`: {file} {reason}") from error
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Pass over what torchvision's files hold beyond the layers that were built."""

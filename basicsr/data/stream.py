@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import DataLoader
 
+from basicsr.utils.labelled import labelled
 from basicsr.utils.option_streams import sections_of_streams
 
 from . import build_dataloader, build_dataset
 from .data_sampler import EnlargedSampler
 from .prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
-from .seeding import mix_seed
+from .seeding import mix_seed, preserved_generators
 
 
 class TrainingStream:
@@ -20,7 +23,8 @@ class TrainingStream:
 
     Args:
         name: What the recipe calls it.
-        dataset_opt: Its section of the options.
+        section: The name of its section of ``datasets``.
+        dataset_opt: That section.
         loader: Gives the batches of an epoch.
         sampler: The order in which ``loader`` goes through the data.
         prefetcher: Hands out the batches of ``loader``.
@@ -33,12 +37,14 @@ class TrainingStream:
     def __init__(
         self,
         name: str,
+        section: str,
         dataset_opt: dict[str, Any],
         loader: DataLoader,
         sampler: EnlargedSampler,
         prefetcher: CPUPrefetcher | CUDAPrefetcher,
     ) -> None:
-        self.name, self.dataset_opt, self.loader, self.sampler = name, dataset_opt, loader, sampler
+        self.name, self.section, self.dataset_opt = name, section, dataset_opt
+        self.loader, self.sampler = loader, sampler
         self.epoch = self.position = 0
         self._prefetcher = prefetcher
 
@@ -49,6 +55,23 @@ class TrainingStream:
             self._prefetcher.reset()
         self.position += self.loader.batch_size
         return batch
+
+    def first_samples(self, count: int) -> Any:
+        """The first samples of the next batch, as a batch, read in this process; the stream stays where it is.
+
+        The data set is read through a shallow copy: files that it opens when it is first read are not handed on to the
+        loader's workers.
+
+        Args:
+            count: How many samples, at most those of a batch.
+        """
+        sampler = copy(self.sampler)
+        if sampler.position >= sampler.num_samples:
+            sampler.set_epoch(sampler.epoch + 1)
+        dataset = copy(self.loader.dataset)
+        dataset.dataset = copy(dataset.dataset)
+        with preserved_generators():
+            return self.loader.collate_fn(dataset.__getitems__(list(islice(sampler, count))))
 
     def start_at(self, epoch: int, position: int) -> None:
         """Start in the middle of an epoch, after ``position`` of its samples; to be called before the first batch.
@@ -80,18 +103,22 @@ def build_streams(opt: dict[str, Any]) -> tuple[TrainingStream, ...]:
     except ValueError as error:
         raise ValueError(f"datasets: {error}") from error
     several = len(sections) > 1
-    return tuple(
-        _build_stream(name, opt, datasets[section], mix_seed(seed, name) if several else seed)
-        for name, section in sections.items()
-    )
+    streams = []
+    for name, section in sections.items():
+        with labelled(f"datasets.{section}"):
+            own_seed = mix_seed(seed, name) if several else seed
+            streams.append(_build_stream(name, section, opt, datasets[section], own_seed))
+    return tuple(streams)
 
 
-def _build_stream(name: str, opt: dict[str, Any], dataset_opt: dict[str, Any], seed: int) -> TrainingStream:
+def _build_stream(
+    name: str, section: str, opt: dict[str, Any], dataset_opt: dict[str, Any], seed: int
+) -> TrainingStream:
     dataset = build_dataset(dataset_opt)
     ratio = dataset_opt.get("dataset_enlarge_ratio", 1)
     sampler = EnlargedSampler(dataset, opt["world_size"], opt["rank"], ratio, seed)
     loader = build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], sampler, seed)
     if dataset_opt.get("prefetch_mode") == "cuda" and opt["num_gpu"] != 0:
         logging.getLogger("basicsr").info("Use cuda prefetch dataloader")
-        return TrainingStream(name, dataset_opt, loader, sampler, CUDAPrefetcher(loader, opt))
-    return TrainingStream(name, dataset_opt, loader, sampler, CPUPrefetcher(loader))
+        return TrainingStream(name, section, dataset_opt, loader, sampler, CUDAPrefetcher(loader, opt))
+    return TrainingStream(name, section, dataset_opt, loader, sampler, CPUPrefetcher(loader))

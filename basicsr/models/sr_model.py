@@ -21,6 +21,7 @@ from basicsr.engine.compute.precision import resolve_precision
 from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.engine.compute.step import GradientStep, total
 from basicsr.engine.compute.timing import StepTimer
+from basicsr.engine.misfit import explaining_misfit
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
 from basicsr.utils import option_schema as schema
 from basicsr.utils.logger import get_root_logger
@@ -105,8 +106,9 @@ class SRModel(BaseModel):
 
     def _load_generator(self, net: nn.Module, default_key: str) -> None:
         path = self.opt["path"]
-        strict = path.get("strict_load_g", True)
-        self.load_network(net, path["pretrain_network_g"], strict, path.get("param_key_g") or default_key)
+        strict, key = path.get("strict_load_g", True), path.get("param_key_g") or default_key
+        with explaining_misfit(self.opt, "network_g", self.get_bare_model(net), key):
+            self.load_network(net, path["pretrain_network_g"], strict, key)
 
     def init_training_settings(self) -> None:
         """Prepare for training: average, losses, optimiser, schedule."""

@@ -49,7 +49,7 @@ def check_files(report: Reporter, opt: Section, is_train: bool) -> None:
             elif str(key).startswith("meta_info"):
                 _require(report, ("datasets", name, key), value, "file" if ours else None)
     for key, value in section_of(opt, "path").items():
-        if not isinstance(value, str) or "://" in value:
+        if not isinstance(value, str) or "://" in value or value == "random":  # a frozen network's, without a file
             continue
         name = str(key).removeprefix("pretrain_network_")
         if name != key and is_train and not _may_be_used(opt, name):

@@ -94,6 +94,13 @@ def options(images) -> dict:
     }
 
 
+def with_random_networks(options: dict) -> dict:
+    """The options with frozen networks whose weights are meant to be random, unless ``path`` says something else."""
+    names = [key for key, value in options.items() if key.startswith("network_") and isinstance(value, dict)]
+    frozen = {f"pretrain_{name}": "random" for name in names if name not in ("network_g", "network_d")}
+    return {**options, "path": {**frozen, **options["path"]}}
+
+
 class Runner:
     """Runs the entry points below a temporary root."""
 
@@ -103,7 +110,7 @@ class Runner:
 
     def write(self, options: dict) -> str:
         path = self.root / f"{options['name']}.yml"
-        path.write_text(yaml.safe_dump(options, sort_keys=False))
+        path.write_text(yaml.safe_dump(with_random_networks(options), sort_keys=False))
         return str(path)
 
     def train(self, options: dict, *arguments: str) -> Path:
@@ -215,6 +222,7 @@ class Launcher:
         path = self.root / f"options_{self.count}" / f"{options['name']}.yml"
         path.parent.mkdir()
         run_paths = {"experiments_root": f"{self.root}/experiments", "results_root": f"{self.root}/results"}
+        options = with_random_networks(options)
         path.write_text(yaml.safe_dump({**options, "path": {**options["path"], **run_paths}}, sort_keys=False))
         output = self.root / f"output_{self.count}.txt"
         output.touch()
