@@ -144,7 +144,7 @@ class VGGFeatureExtractor(nn.Module):
         except Exception as error:  # torch raises many kinds for a damaged file, and one for weights of another network
             found = SIZE_MISMATCH.search(str(error))
             reason = (
-                f"is another network's: {found[1]} is ({found[2]}) there and ({found[3]}) in {self.vgg_type}; "
+                f"is another network's: {found[1]} is {found[2]} there and {found[3]} in {self.vgg_type}; "
                 f"name a file such as {WEIGHTS[self.vgg_type]}"
                 if found
                 else f"does not fit, or is damaged: {error}"

@@ -18,7 +18,7 @@ def preserved_state(*owners: object) -> Iterator[None]:
 
     Restored are attributes that were bound, added or deleted; what a list, dict, set or deque among them held; and
     tensors among them, or in such a container, that were changed in place, such as a module's buffers. The values of
-    parameters are not looked at, but their gradients are.
+    parameters are not looked at. Their gradients are put aside, so that the block begins without.
 
     Args:
         *owners: The objects. A module stands for its sub-modules as well.
@@ -30,6 +30,8 @@ def preserved_state(*owners: object) -> Iterator[None]:
     kept = [(each, _Attributes(each)) for each in objects.values()]
     modules = [each for each in objects.values() if isinstance(each, nn.Module)]
     gradients = [(p, p.grad) for each in modules for p in each.parameters(recurse=False)]
+    for parameter, _ in gradients:
+        parameter.grad = None
     try:
         yield
     finally:
@@ -44,7 +46,7 @@ class _Attributes:
         self._values = dict(vars(owner))
         self._contents = [(v, copy(v)) for v in self._values.values() if type(v) in (list, dict, set, deque)]
         tensors = {id(t): t for value in self._values.values() for t in _tensors(value)}
-        self._tensors = [(tensor, tensor._version, tensor.detach().clone()) for tensor in tensors.values()]
+        self._tensors = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
 
     def restore(self, owner: object) -> None:
         vars(owner).clear()
@@ -53,8 +55,8 @@ class _Attributes:
             container.clear()
             (container.extend if isinstance(container, (list, deque)) else container.update)(content)
         with torch.no_grad():
-            for tensor, version, values in self._tensors:
-                if tensor._version != version:
+            for tensor, values in self._tensors:
+                if not torch.equal(tensor, values):  # not by its version, which batch norm leaves as it is
                     tensor.copy_(values)
 
 
