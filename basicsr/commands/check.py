@@ -61,7 +61,7 @@ def start_dry(file: str, force: list[str]) -> list[str]:
     from basicsr.utils.paths import default_root
 
     opt, _ = read_options(file, force)
-    is_train = any(str(name).startswith("train") for name in opt["datasets"])
+    is_train = any(str(name).startswith("train") for name in opt.get("datasets") or ())
     forced = ["--force_yml", *force] if force else []
     with hold_log(silent=True) as log:
         opt, args = parse_options(default_root(), is_train, ["-opt", str(file), *forced])

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from basicsr.utils.labelled import labelled
 from basicsr.utils.option_streams import sections_of_streams
+from basicsr.utils.preserved import preserved_state
 
 from . import build_dataloader, build_dataset
 from .data_sampler import EnlargedSampler
@@ -59,8 +60,8 @@ class TrainingStream:
     def first_samples(self, count: int) -> Any:
         """The first samples of the next batch, as a batch, read in this process; the stream stays where it is.
 
-        The data set is read through a shallow copy: files that it opens when it is first read are not handed on to the
-        loader's workers.
+        The data set is as before, too: files that it opens when it is first read are not handed on to the loader's
+        workers.
 
         Args:
             count: How many samples, at most those of a batch.
@@ -68,10 +69,9 @@ class TrainingStream:
         sampler = copy(self.sampler)
         if sampler.position >= sampler.num_samples:
             sampler.set_epoch(sampler.epoch + 1)
-        dataset = copy(self.loader.dataset)
-        dataset.dataset = copy(dataset.dataset)
-        with preserved_generators():
-            return self.loader.collate_fn(dataset.__getitems__(list(islice(sampler, count))))
+        seeded = self.loader.dataset
+        with preserved_generators(), preserved_state(seeded.dataset):
+            return self.loader.collate_fn(seeded.__getitems__(list(islice(sampler, count))))
 
     def start_at(self, epoch: int, position: int) -> None:
         """Start in the middle of an epoch, after ``position`` of its samples; to be called before the first batch.

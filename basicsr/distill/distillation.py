@@ -16,9 +16,9 @@ from basicsr.engine.batch import Batch
 from basicsr.engine.compute.distributed import broadcast_module, broadcast_tensors
 from basicsr.engine.compute.step import GradientStep, without_gradients
 from basicsr.engine.compute.timing import StepTimer
-from basicsr.engine.preserved import preserved_state
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.option_types import strings_in
+from basicsr.utils.preserved import preserved_state
 
 from . import build_term
 from .context import KDContext

@@ -12,6 +12,7 @@ from basicsr.archs import build_network
 from basicsr.engine.compute.distributed import broadcast_module
 from basicsr.engine.misfit import explaining_misfit
 from basicsr.engine.rng import preserved_rng
+from basicsr.utils.labelled import labelled
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.weights import load_weights
 
@@ -100,7 +101,8 @@ class FrozenNetworks:
                 f"network_{name} is not defined; frozen networks: {known}. Add network_{name}: {{type: …}}"
             )
         key, options, path = f"network_{name}", self._options[name], self._opt["path"]
-        net = build_network(options).to(self._device)
+        with labelled(key):
+            net = build_network(options).to(self._device)
         weights = str(path.get(f"pretrain_{key}") or "")
         if weights and weights != RANDOM:
             param_key = path.get(f"param_key_{name}") or "params_ema"

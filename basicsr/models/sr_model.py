@@ -24,6 +24,7 @@ from basicsr.engine.compute.timing import StepTimer
 from basicsr.engine.misfit import explaining_misfit
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
 from basicsr.utils import option_schema as schema
+from basicsr.utils.labelled import labelled
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.option_streams import training_sets
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -72,7 +73,9 @@ class SRModel(BaseModel):
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
         self.runtime = self._own_runtime()
-        self.net_g = self.model_to_device(self.runtime.lay_out(build_network(opt["network_g"])))
+        with labelled("network_g"):
+            net = build_network(opt["network_g"])
+        self.net_g = self.model_to_device(self.runtime.lay_out(net))
         self.print_network(self.net_g)
         if opt["path"].get("pretrain_network_g"):
             self._load_generator(self.net_g, "params" if self.is_train else "params_ema")
@@ -283,6 +286,12 @@ class SRModel(BaseModel):
             losses[first] = losses[first] + 0.0 * self.output.sum()
         self.outputs.append(self.output.detach())
         return losses
+
+    def try_losses(self, current_iter: int) -> dict[str, Tensor]:
+        """The losses that :meth:`optimize_parameters` would minimise on what :meth:`feed_data` took as one part of a
+        batch; nothing is trained."""
+        self.outputs = []
+        return self._losses_of_part(current_iter, self._current_batch())
 
     def train_others(self, current_iter: int, parts: list[Batch]) -> dict[str, Tensor]:
         """Train the recipe's other networks, such as a discriminator, after the step of ``optim_g``.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr.engine.preserved import preserved_state
+from basicsr.utils.preserved import preserved_state
 
 
 class Owner(nn.Module):
