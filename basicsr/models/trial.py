@@ -104,7 +104,7 @@ def try_evaluation(model: Any, loader: DataLoader, section: str) -> None:
         )
     for name, options in metrics.items():
         with labelled(f"val.metrics.{name}"), preserved_rng():
-            _try_metric(options, sample)
+            _try_metric(options, sample.get("gt", sample["lq"]), gt is not None)
 
 
 def _part_size(model: Any, stream: TrainingStream) -> int:
@@ -191,13 +191,12 @@ def _compare_first(section: str, batch: Any) -> None:
         )
 
 
-def _try_metric(options: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
-    """Compute a metric of the ground truth, a little blurred, with itself; where there is none, of the input alone."""
-    picture = sample.get("gt", sample["lq"])
+def _try_metric(options: Mapping[str, Any], picture: Tensor, compares: bool) -> None:
+    """Compute a metric of a picture that is a little blurred; ``compares`` says whether there is a ground truth."""
     part = picture[..., :_MEASURED_SIDE, :_MEASURED_SIDE]
     for image in (part, picture):
         image = tensor2img([image])
-        images = {"img": cv2.blur(image, (3, 3))} | ({"img2": image} if "gt" in sample else {})
+        images = {"img": cv2.blur(image, (3, 3))} | ({"img2": image} if compares else {})
         try:
             calculate_metric(images, options)
             return
