@@ -15,7 +15,7 @@ COMMANDS = {
     "doctor": ("doctor", "show versions, devices, optional extras, and what fails to import"),
     "list": ("listing", "list what an option file can name"),
     "schema": ("schema", "print the JSON Schema of an option file, for editors"),
-    "check": ("check", "check option files without building anything"),
+    "check": ("check", "check option files: build what they describe, try a step, and stop"),
     "upscale": ("upscale", "run a network over an image or a folder of images"),
 }
 """Command → its module in :mod:`basicsr.commands`, with ``add_arguments(parser)`` and ``run(args)``; and its help."""

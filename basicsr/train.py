@@ -17,21 +17,18 @@ from os import path as osp
 from typing import Any
 
 import torch.distributed as dist
-from torch.utils.data import DataLoader
 
-from basicsr.data import build_dataloader, build_dataset
-from basicsr.data.stream import TrainingStream, build_streams
 from basicsr.engine.run.host_memory import disable_malloc_trim
-from basicsr.engine.run.launch import launch
+from basicsr.engine.run.launch import launch, starting
 from basicsr.engine.run.loop import TrainingLoop
-from basicsr.engine.run.peers import coordinated_exit
-from basicsr.engine.run.resume import find_resume_state
-from basicsr.engine.run.retention import BestKeeper
+from basicsr.engine.run.peers import Progress, coordinated_exit
+from basicsr.engine.run.resume import tidy_up
 from basicsr.engine.run.signals import StopSignals
-from basicsr.models import build_model
-from basicsr.utils.logger import get_env_info, get_root_logger, init_tb_logger, init_wandb_logger
+from basicsr.start import TrainingRun, build_training, create_streams, create_val_loaders
+from basicsr.utils.held_log import HeldLog, hold_log
+from basicsr.utils.logger import init_tb_logger, init_wandb_logger
 from basicsr.utils.misc import get_time_str, make_exp_dirs, mkdir_and_rename
-from basicsr.utils.options import dict2str, parse_options
+from basicsr.utils.options import parse_options
 
 
 def init_tb_loggers(opt: dict) -> Any:
@@ -44,41 +41,6 @@ def init_tb_loggers(opt: dict) -> Any:
     if options.get("use_tb_logger") and "debug" not in opt["name"]:
         return init_tb_logger(log_dir=osp.join(opt["root_path"], "tb_logger", opt["name"]))
     return None
-
-
-def create_streams(opt: dict, logger: Any) -> tuple[TrainingStream, ...]:
-    """The training sets that the recipe declares, in its order; what they are is logged."""
-    streams = build_streams(opt)
-    total_iters = int(opt["train"]["total_iter"])
-    for stream in streams:
-        images, steps = len(stream.sampler.dataset), len(stream.loader)
-        logger.info(
-            f"Training statistics{f' of {stream.name}' if len(streams) > 1 else ''}:\n"
-            f"\tNumber of train images: {images}\n"
-            f"\tDataset enlarge ratio: {stream.dataset_opt.get('dataset_enlarge_ratio', 1)}\n"
-            f"\tBatch size per gpu: {stream.dataset_opt['batch_size_per_gpu']}\n"
-            f"\tWorld size (gpu number): {opt['world_size']}\n"
-            f"\tRequire iter number per epoch: {steps}\n"
-            f"\tTotal epochs: {math.ceil(total_iters / steps)}; iters: {total_iters}."
-        )
-    return streams
-
-
-def create_val_loaders(opt: dict, logger: Any) -> list[DataLoader]:
-    """The loaders of the validation sets."""
-    loaders = []
-    for name, dataset_opt in opt["datasets"].items():
-        if dataset_opt["phase"] == "val":
-            dataset = build_dataset(dataset_opt)
-            loaders.append(
-                build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], None, opt["manual_seed"])
-            )
-            logger.info(f"Number of val images/folders in {dataset_opt['name']}: {len(dataset)}")
-        elif dataset_opt["phase"] != "train":
-            raise ValueError(
-                f"datasets.{name}: in training a section is named train… or val…, not '{dataset_opt['phase']}'"
-            )
-    return loaders
 
 
 def create_train_val_dataloader(opt: dict, logger: Any) -> tuple:
@@ -98,53 +60,47 @@ def create_train_val_dataloader(opt: dict, logger: Any) -> tuple:
     return loader, streams[0].sampler, create_val_loaders(opt, logger), total_epochs, total_iters
 
 
-def prepare_run(opt: dict, args: Any) -> tuple[Any, dict | None]:
-    """Make the run's folders and logs; find the state to resume from.
+def open_run(opt: dict, args: Any, training: TrainingRun, log: HeldLog) -> Any:
+    """Make the run's folders and logs, now that it can start.
 
     Returns:
-        The TensorBoard writer or None, and the training state or None.
+        The TensorBoard writer, or None.
     """
-    resume_state = find_resume_state(opt)
-    if resume_state is None:
+    if training.state is None:
         make_exp_dirs(opt)
         if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
             mkdir_and_rename(osp.join(opt["root_path"], "tb_logger", opt["name"]))
     else:  # the state may be another run's, and this run's folder new
         for key in ("experiments_root", "models", "training_states", "visualization"):
             os.makedirs(opt["path"][key], exist_ok=True)
+        tidy_up(opt, training.state)
     if opt["dist"]:
         dist.barrier()  # the folders exist from here on
     args.record.keep_in(opt["path"]["experiments_root"])
-    logger = get_root_logger(log_file=osp.join(opt["path"]["log"], f"train_{opt['name']}_{get_time_str()}.log"))
-    logger.info(get_env_info())
-    logger.info(dict2str(opt))
-    for notice in args.notices:
-        logger.warning(notice)
-    return init_tb_loggers(opt), resume_state
+    log.write_to(osp.join(opt["path"]["log"], f"train_{opt['name']}_{get_time_str()}.log"))
+    return init_tb_loggers(opt)
 
 
-def train(opt: dict, args: Any, best: BestKeeper) -> None:
-    """Build what the options describe, and train it."""
-    tb_logger, resume_state = prepare_run(opt, args)
-    logger = get_root_logger()
-    streams, val_loaders = create_streams(opt, logger), create_val_loaders(opt, logger)
-    model = build_model(opt)
-    if resume_state:
-        model.resume_training(resume_state)
-        logger.info(f"Resuming training from epoch: {resume_state['epoch']}, iter: {resume_state['iter']}.")
+def train(opt: dict, args: Any, progress: Progress) -> None:
+    """Build what the options describe, and train it. Nothing is written before all of it stands."""
+    with hold_log() as log:
+        with starting():
+            training = build_training(opt, args.notices)
+        progress.start()
+        tb_logger = open_run(opt, args, training, log)
     try:
         with StopSignals() as signals:
             loop = TrainingLoop(
                 opt,
-                model,
-                streams=streams,
-                val_loaders=val_loaders,
+                training.model,
+                streams=training.streams,
+                val_loaders=training.val_loaders,
                 tb_logger=tb_logger,
-                best=best,
+                best=training.best,
                 signals=signals,
             )
-            if resume_state:
-                loop.resume(resume_state)
+            if training.state:
+                loop.resume(training.state)
             loop.run()
     finally:
         if tb_logger:
@@ -163,9 +119,8 @@ def train_pipeline(root_path: str) -> None:
     disable_malloc_trim()
     opt, args = parse_options(root_path, is_train=True)
     opt["root_path"] = root_path
-    best = BestKeeper(opt)  # refuses a wrong logger.keep_best before anything is made
-    with coordinated_exit():
-        train(opt, args, best)
+    with coordinated_exit() as progress:
+        train(opt, args, progress)
 
 
 def main() -> None:

@@ -39,6 +39,13 @@ def smooth_image(seed: int, height: int, width: int) -> np.ndarray:
 # Runs
 
 
+def with_random_networks(options: dict) -> dict:
+    """The options with frozen networks whose weights are meant to be random, unless ``path`` says something else."""
+    names = [key for key, value in options.items() if key.startswith("network_") and isinstance(value, dict)]
+    frozen = {f"pretrain_{name}": "random" for name in names if name not in ("network_g", "network_d")}
+    return {**options, "path": {**frozen, **options["path"]}}
+
+
 class Runner:
     """Runs the entry points below a temporary root."""
 
@@ -48,7 +55,7 @@ class Runner:
 
     def write(self, options: dict) -> str:
         path = self.root / f"{options['name']}.yml"
-        path.write_text(yaml.safe_dump(options, sort_keys=False))
+        path.write_text(yaml.safe_dump(with_random_networks(options), sort_keys=False))
         return str(path)
 
     def train(self, options: dict, *arguments: str) -> Path:

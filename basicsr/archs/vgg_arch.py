@@ -100,6 +100,7 @@ class VGGFeatureExtractor(nn.Module):
                 f"{', '.join(available)}{' (remove_pooling leaves out pool…)' if remove_pooling else ''}."
             )
         self.layer_name_list = list(layer_name_list)
+        self.vgg_type = vgg_type
         self.use_input_norm = use_input_norm
         self.range_norm = range_norm
         self.requires_grad = requires_grad

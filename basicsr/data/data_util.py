@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from basicsr.data.memmap.images import is_memmap, read_index
 from basicsr.utils.misc import scandir
+
+from .pair_advice import advice_on_names
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -130,8 +134,10 @@ def paired_paths_from_lmdb(folders: list[str], keys: list[str], filename_tmpl: s
     (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
     lq_keys, gt_keys = paths_from_lmdb(lq_folder), paths_from_lmdb(gt_folder)
     wanted = gt_keys if set(lq_keys) == set(gt_keys) else [filename_tmpl.format(key) for key in gt_keys]
-    _require_all(wanted, lq_keys, f"{lq_folder} lacks {lq_role} images that {gt_folder} has {gt_role} images for")
-    _require_all(lq_keys, wanted, f"{gt_folder} lacks the {gt_role} of {lq_role} images in {lq_folder}")
+    with _advising(gt_keys, lq_keys, filename_tmpl):
+        lacks = f"{lq_folder} lacks {lq_role} images that {gt_folder} has {gt_role} images for"
+        _require_all(wanted, lq_keys, lacks)
+        _require_all(lq_keys, wanted, f"{gt_folder} lacks the {gt_role} of {lq_role} images in {lq_folder}")
     return [{f"{lq_role}_path": lq, f"{gt_role}_path": gt} for lq, gt in zip(wanted, gt_keys)]
 
 
@@ -158,12 +164,14 @@ def paired_paths_from_meta_info_file(
     _require_all(
         gt_names, stored_names(gt_folder, recursive), f"{gt_folder} lacks {gt_role} images listed in {meta_info_file}"
     )
-    lq_names = _partners(
-        gt_names,
-        stored_names(lq_folder, recursive),
-        filename_tmpl,
-        f"{lq_folder} lacks the {lq_role} (filename_tmpl '{filename_tmpl}') of images listed in {meta_info_file}",
-    )
+    present = stored_names(lq_folder, recursive)
+    with _advising(gt_names, present, filename_tmpl):
+        lq_names = _partners(
+            gt_names,
+            present,
+            filename_tmpl,
+            f"{lq_folder} lacks the {lq_role} (filename_tmpl '{filename_tmpl}') of images listed in {meta_info_file}",
+        )
     return [
         {f"{lq_role}_path": os.path.join(lq_folder, lq), f"{gt_role}_path": os.path.join(gt_folder, gt)}
         for lq, gt in zip(lq_names, gt_names)
@@ -179,12 +187,22 @@ def paired_paths_from_folder(folders: list[str], keys: list[str], filename_tmpl:
     (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
     gt_names, present = stored_names(gt_folder), stored_names(lq_folder)
     lq, gt = f"the {lq_role} (filename_tmpl '{filename_tmpl}')", f"the {gt_role} (filename_tmpl '{filename_tmpl}')"
-    lq_names = _partners(gt_names, present, filename_tmpl, f"{lq_folder} lacks {lq} of images in {gt_folder}")
-    _require_all(present, lq_names, f"{gt_folder} lacks {gt} of images in {lq_folder}")
+    with _advising(gt_names, present, filename_tmpl):
+        lq_names = _partners(gt_names, present, filename_tmpl, f"{lq_folder} lacks {lq} of images in {gt_folder}")
+        _require_all(present, lq_names, f"{gt_folder} lacks {gt} of images in {lq_folder}")
     return [
         {f"{lq_role}_path": os.path.join(lq_folder, lq), f"{gt_role}_path": os.path.join(gt_folder, gt)}
         for lq, gt in zip(lq_names, gt_names)
     ]
+
+
+@contextmanager
+def _advising(gt_names: list[str], lq_names: list[str], filename_tmpl: str) -> Iterator[None]:
+    """A block whose errors end with what is probably wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}{advice_on_names(gt_names, lq_names, filename_tmpl)}") from None
 
 
 def _partners(gt_names: list[str], lq_names: list[str], filename_tmpl: str, problem: str) -> list[str]:

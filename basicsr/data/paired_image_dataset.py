@@ -13,6 +13,7 @@ from basicsr.utils.options import sections
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from .data_util import paired_paths_from_folder, paired_paths_from_lmdb, paired_paths_from_meta_info_file
+from .pair_advice import advice_on_sizes
 from .storage import ImageStorage
 from .to_tensor import ToTensor
 from .transforms import Augmentation, paired_random_crop
@@ -151,6 +152,7 @@ def _crop_gt_to_lq(gt: np.ndarray, lq: np.ndarray, scale: int, paths: dict[str, 
     if (gt_height // height, gt_width // width) != (scale, scale):
         raise ValueError(
             f"GT {paths['gt_path']} is {gt_height}×{gt_width} pixels (height×width) and LQ {paths['lq_path']} "
-            f"{height}×{width}; at scale {scale} GT must be at least {height * scale}×{width * scale}, and hardly more"
+            f"{height}×{width}; at scale {scale} GT must be at least {height * scale}×{width * scale}, and hardly "
+            f"more. {advice_on_sizes((gt_height, gt_width), (height, width), scale)}"
         )
     return gt[: height * scale, : width * scale]

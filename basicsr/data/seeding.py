@@ -65,7 +65,7 @@ class SeededDataset(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
-        with self._preserve_if_shared(index, _preserved_generators):
+        with self._preserve_if_shared(index, preserved_generators):
             return self._sample(index)
 
     def __getitems__(self, indices: list[int]) -> Any:
@@ -73,7 +73,7 @@ class SeededDataset(Dataset):
         if self._whole_batches:
             with self._preserve_if_shared(indices[0], _preserved_random):
                 return self.dataset.read_batch(indices, self._seed_random)  # type: ignore[attr-defined]
-        with self._preserve_if_shared(indices[0], _preserved_generators):
+        with self._preserve_if_shared(indices[0], preserved_generators):
             return [self._sample(index) for index in indices]
 
     def _sample(self, index: int) -> Any:
@@ -136,7 +136,8 @@ def _preserved_random() -> Iterator[None]:
 
 
 @contextmanager
-def _preserved_generators() -> Iterator[None]:
+def preserved_generators() -> Iterator[None]:
+    """A block after which the generators of ``random``, NumPy and PyTorch (on the CPU) are as they were."""
     states = np.random.get_state(), torch.get_rng_state()
     with _preserved_random():
         try:

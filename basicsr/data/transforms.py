@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import torch
 
+from .pair_advice import advice_on_sizes
+
 Image = TypeVar("Image", np.ndarray, torch.Tensor)
 
 
@@ -62,7 +64,8 @@ def paired_random_crop(
     if (gt_height, gt_width) != (lq_height * scale, lq_width * scale):
         raise ValueError(
             f"{name}: GT is {gt_height}×{gt_width} and LQ {lq_height}×{lq_width} pixels (height×width); "
-            f"at scale {scale} GT must be {lq_height * scale}×{lq_width * scale}"
+            f"at scale {scale} GT must be {lq_height * scale}×{lq_width * scale}. "
+            f"{advice_on_sizes((gt_height, gt_width), (lq_height, lq_width), scale)}"
         )
     lq_patch_size = gt_patch_size // scale
     if min(lq_height, lq_width) < lq_patch_size:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from basicsr.engine.compute.step import GradientStep, without_gradients
 from basicsr.engine.compute.timing import StepTimer
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options.sections import LoggerOptions, TrainOptions
+from basicsr.utils.preserved import preserved_state
 
 from .context import KDContext
 from .gradient_log import GradientComparison, disable_donated_buffers
@@ -225,6 +227,17 @@ class Distillation:
             losses = self._parts(name, self.terms[name].own_loss(ctx), alone="own")
         self._logs |= ctx.logs
         return losses
+
+    def try_own(self, iteration: int) -> list[Tensor]:
+        """What :meth:`train_own` would minimise; nothing is trained."""
+        return self._own.try_losses({name: partial(self._own_loss, name) for name in self._active(iteration)})
+
+    @contextmanager
+    def on_trial(self) -> Iterator[None]:
+        """A block whose iterations leave terms, networks and what is kept between iterations as they were."""
+        frozen = [network.net for network in self.networks.frozen.built.values()]
+        with preserved_state(self, self._own, self.terms, *frozen), self._student.unwrapped():
+            yield
 
     def after_step(self, iteration: int) -> None:
         """Call every term's :meth:`~basicsr.distill.term.KDTerm.after_step`, active or not."""

@@ -25,6 +25,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         compile: Whether it is compiled.
         mean: Per channel; the network is given ``(x − mean) / std``. None for 0.
         std: Per channel. None for 1. An output image is brought back by ``y · std + mean``.
+        weights: Where its weights come from, for the log.
     """
 
     part = "teacher"
@@ -39,6 +40,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         compile: bool = False,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        weights: str = "its own",
     ) -> None:
         super().__init__()
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
@@ -46,6 +48,7 @@ class FrozenNetwork(nn.Module, PassNetwork):
         self.runtime = NetworkRuntime(precision, channels_last, compile)
         self.net = self.runtime.to_memory_format(self.runtime.cast_weights(net.requires_grad_(False).eval()))
         self.name = name
+        self.weights = weights
         self.label = f"network_{name}"
         self.taps = FeatureTaps(net, self.label)
         self.normalised = mean is not None or std is not None

@@ -65,6 +65,16 @@ class OwnTraining:
         if self._steps.keys() & set(active):
             self._contexts.append(ctx.detached())
 
+    def try_losses(self, loss_of: Mapping[str, LossOf]) -> list[Tensor]:
+        """The terms' own losses on the parts of the batch that were kept, without a step."""
+        return [
+            loss
+            for name in self._steps
+            if name in loss_of
+            for ctx in self._contexts
+            for loss in loss_of[name](ctx).values()
+        ]
+
     def train(self, iteration: int, loss_of: Mapping[str, LossOf], others: Collection[str] = ()) -> dict[str, Tensor]:
         """Take the steps of an iteration, on the parts of the batch that were kept, and let these go.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,6 +37,15 @@ class StudentNetwork(PassNetwork):
 
     def run(self, image: Tensor, **inputs: Any) -> Tensor:
         return self.runtime.run(self.wrapped, image, **inputs)
+
+    @contextmanager
+    def unwrapped(self) -> Iterator[None]:
+        """A block in which passes go past the wrapper: nothing is synchronised with other devices."""
+        wrapped, self.wrapped = self.wrapped, self.net
+        try:
+            yield
+        finally:
+            self.wrapped = wrapped
 
 
 class AverageNetwork(PassNetwork):

@@ -23,7 +23,6 @@ def wiring_report(
         + [str(path.get("pretrain_network_g") or "from scratch")]
     )
     for name, network in frozen.items():
-        weights = str(path.get(f"pretrain_network_{name}") or "RANDOM")
         networks.append(
             [
                 f"network_{name}",
@@ -31,7 +30,7 @@ def wiring_report(
                 _count(network),
                 "frozen",
                 network.runtime.precision,
-                weights,
+                network.weights,
             ]
         )
     compared = [["term", "weight", "student", "shape", "", "network", "module", "shape", "adapter", "trained"]]

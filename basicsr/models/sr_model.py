@@ -21,7 +21,9 @@ from basicsr.engine.compute.precision import resolve_precision
 from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.engine.compute.step import GradientStep, total
 from basicsr.engine.compute.timing import StepTimer
+from basicsr.engine.misfit import explaining_misfit
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
+from basicsr.utils.labelled import labelled
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options import sections as schema
 from basicsr.utils.options.streams import training_sets
@@ -72,7 +74,9 @@ class SRModel(BaseModel):
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
         self.runtime = self._own_runtime()
-        self.net_g = self.model_to_device(self.runtime.to_memory_format(build_network(opt["network_g"])))
+        with labelled("network_g"):
+            net = build_network(opt["network_g"])
+        self.net_g = self.model_to_device(self.runtime.to_memory_format(net))
         self.print_network(self.net_g)
         if opt["path"].get("pretrain_network_g"):
             self._load_generator(self.net_g, "params" if self.is_train else "params_ema")
@@ -103,8 +107,9 @@ class SRModel(BaseModel):
 
     def _load_generator(self, net: nn.Module, default_key: str) -> None:
         path = self.opt["path"]
-        strict = path.get("strict_load_g", True)
-        self.load_network(net, path["pretrain_network_g"], strict, path.get("param_key_g") or default_key)
+        strict, key = path.get("strict_load_g", True), path.get("param_key_g") or default_key
+        with explaining_misfit(self.opt, "network_g", self.get_bare_model(net), key):
+            self.load_network(net, path["pretrain_network_g"], strict, key)
 
     def init_training_settings(self) -> None:
         """Prepare for training: average, losses, optimiser, schedule."""
@@ -280,6 +285,12 @@ class SRModel(BaseModel):
             losses[first] = losses[first] + 0.0 * self.output.sum()
         self.outputs.append(self.output.detach())
         return losses
+
+    def try_losses(self, current_iter: int) -> dict[str, Tensor]:
+        """The losses that :meth:`optimize_parameters` would minimise on what :meth:`feed_data` took as one part of a
+        batch; nothing is trained."""
+        self.outputs = []
+        return self._losses_of_part(current_iter, self._current_batch())
 
     def train_others(self, current_iter: int, parts: list[Batch]) -> dict[str, Tensor]:
         """Train the recipe's other networks, such as a discriminator, after the step of ``optim_g``.

@@ -14,6 +14,7 @@ from basicsr.distill.networks import Networks
 from basicsr.losses import build_loss
 from basicsr.losses.loss_util import check_shapes
 from basicsr.losses.perceptual_loss import PerceptualLoss
+from basicsr.utils.labelled import labelled
 from basicsr.utils.registry import LOSS_REGISTRY
 
 LABELS = {"pixel": "pix", "perceptual": "percep"}
@@ -39,6 +40,11 @@ class SupervisedLosses:
     def names(self) -> list[str]:
         """The names that they may have in the log."""
         return [f"l_{label}" for label in self.modules] + (["l_style"] if "percep" in self.modules else [])
+
+    @property
+    def starts(self) -> list[int]:
+        """The first iteration of each."""
+        return [loss.start for loss in self._losses]
 
     def replace(self, label: str, module: nn.Module | None) -> None:
         """Replace the loss with this label by a plug-in's own, if it has one."""
@@ -139,13 +145,12 @@ def _build(section: str, options: Mapping[str, Any], networks: Networks, device:
     """
     options = dict(options)
     start, end = options.pop("start", 1), options.pop("end", None)
-    loss = build_loss(options).to(device)
+    with labelled(f"train.{section}_opt"):
+        loss = build_loss(options).to(device)
     encoder = None
     if isinstance(loss, PerceptualLoss) and loss.encoder is not None:
-        try:
+        with labelled(f"train.{section}_opt"):
             encoder = networks.encoder(loss.encoder, layers=loss.layer_weights)
-        except ValueError as error:
-            raise ValueError(f"train.{section}_opt: {error}") from error
     return SupervisedLoss(loss, LABELS.get(section, section), start, end, encoder)
 
 

@@ -58,6 +58,7 @@ class VQGANModel(SRModel):
                 f"{max(size // net.stride, 1) * net.stride} is"
             )
         self.code_counts = torch.zeros(len(net.codebook), dtype=torch.int64, device=self.device)
+        self._batch_counts = torch.zeros_like(self.code_counts)
         super().init_training_settings()
 
     def check_losses(self) -> None:

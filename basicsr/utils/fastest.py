@@ -16,8 +16,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ VARIABLE = "BASICSR_FORMS"
 
 MARGIN = 1.1  # times as fast as the default that a form must be to replace it
 MEASURED = (torch.float32, torch.bfloat16, torch.float16)
+
+_suspended = False
 
 
 class Forms:
@@ -115,10 +117,22 @@ class Forms:
 
 def measurable(x: torch.Tensor) -> bool:
     """Whether the form of a computation on ``x`` may be measured now: on a CPU, in float32, bfloat16 or float16, and
-    not while a program is compiled or traced. Elsewhere the default is used."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing()) and (
+    not while a program is compiled or traced, or measuring is suspended. Elsewhere the default is used."""
+    return not (_suspended or torch.compiler.is_compiling() or torch.jit.is_tracing()) and (
         x.device.type == "cpu" and x.dtype in MEASURED
     )
+
+
+@contextmanager
+def nothing_measured() -> Iterator[None]:
+    """A block in which the default forms are used, and nothing is measured, looked up or remembered: a trial, whose
+    inputs have other sizes than those of the run."""
+    global _suspended
+    before, _suspended = _suspended, True
+    try:
+        yield
+    finally:
+        _suspended = before
 
 
 def power_of_two(count: int) -> int:

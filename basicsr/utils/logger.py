@@ -163,18 +163,44 @@ def init_tb_logger(log_dir: str) -> Any:
 
 
 @master_only
-def init_wandb_logger(opt: dict) -> None:
-    """Start Weights & Biases, which then mirrors what TensorBoard gets.
+def require_log_packages(opt: dict) -> None:
+    """Import what the logs need that the options ask for.
 
     Raises:
-        ImportError: When wandb is not installed.
+        ImportError: If TensorBoard or wandb is not installed.
     """
+    options = opt["logger"]
+    if "debug" in opt["name"]:
+        return
+    if options.get("use_tb_logger"):
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "logger.use_tb_logger needs the package tensorboard: pip install tensorboard, or set it to false"
+            ) from error
+    if (options.get("wandb") or {}).get("project"):
+        _import_wandb()
+
+
+def _import_wandb() -> Any:
     try:
         import wandb
     except ImportError as error:
         raise ImportError(
             "logger.wandb needs the package wandb: pip install 'basicsr-kd[wandb]', or remove logger.wandb"
         ) from error
+    return wandb
+
+
+@master_only
+def init_wandb_logger(opt: dict) -> None:
+    """Start Weights & Biases, which then mirrors what TensorBoard gets.
+
+    Raises:
+        ImportError: When wandb is not installed.
+    """
+    wandb = _import_wandb()
     options = opt["logger"]["wandb"]
     run_id = options.get("resume_id")
     wandb.init(

@@ -132,11 +132,8 @@ def load_weights(
     Raises:
         ValueError: If ``strict`` and something differs: lists missing, unexpected and wrong-shape keys.
     """
-    state = extract_state_dict(load_file(path), param_key, str(path))
+    state = read_weights(net, path, param_key)
     own = net.state_dict().keys()
-    stripped = {strip_prefixes(key): value for key, value in state.items()}
-    if len(own & stripped.keys()) >= len(own & state.keys()):  # fewer fit where a part of the network is named "module"
-        state = stripped
     wrong: dict[str, str] = {}
     try:
         # The network decides what fits: it may ignore keys that can be derived, such as attention masks.
@@ -165,6 +162,15 @@ def load_weights(
             f"against the checkpoint's, or set strict_load to false to load what agrees."
         )
     return differences
+
+
+def read_weights(net: nn.Module, path: str | os.PathLike, param_key: str | None = "params") -> dict[str, Tensor]:
+    """A file's weights by a network's keys, whether or not they fit it; arguments as for :func:`load_weights`."""
+    state = extract_state_dict(load_file(path), param_key, str(path))
+    own = net.state_dict().keys()
+    stripped = {strip_prefixes(key): value for key, value in state.items()}
+    # Fewer fit where a part of the network is named "module".
+    return stripped if len(own & stripped.keys()) >= len(own & state.keys()) else state
 
 
 def _some(items: list[str], limit: int = 12) -> str:

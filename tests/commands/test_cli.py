@@ -64,15 +64,15 @@ def test_check(tmp_path, capsys):
     good = ROOT / "options/test/IMDN/test_IMDN_x2.yml"
     bad = tmp_path / "bad.yml"
     bad.write_text(f"_base_: {good}\nnetwork_g: {{num_fet: 3}}\n")
-    assert main(["check", str(good)]) == 0
-    assert capsys.readouterr().out == f"{good}: ok\n"
-    assert main(["check", str(bad), str(good)]) == 1
+    assert main(["check", "--options-only", str(good)]) == 0
+    assert re.fullmatch(rf"{good}: ok \(\d+\.\d s\)\n", capsys.readouterr().out)
+    assert main(["check", "--options-only", str(bad), str(good)]) == 1
     out = capsys.readouterr().out
     assert f"{bad}: WRONG\nnetwork_g.num_fet ({bad}:2): unknown key; did you mean 'num_feat'?\n" in out
     assert f"{good}: ok" in out
-    assert main(["check", str(good), "--data"]) == 1
+    assert main(["check", str(good)]) == 1
     assert "does not exist" in capsys.readouterr().out
-    assert main(["check", str(good), "--force_yml", "path:strict_load_d=true"]) == 0
+    assert main(["check", "--options-only", str(good), "--force_yml", "path:strict_load_d=true"]) == 0
     assert "note: path.strict_load_d (--force_yml): has no effect" in capsys.readouterr().out
 
 

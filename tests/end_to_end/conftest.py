@@ -14,7 +14,7 @@ import yaml
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.matlab_functions import imresize
 
-from ..helpers import EDSR, assert_equal, finish, free_port, smooth_image
+from ..helpers import EDSR, assert_equal, finish, free_port, smooth_image, with_random_networks
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +141,7 @@ class Launcher:
         path = self.root / f"options_{self.count}" / f"{options['name']}.yml"
         path.parent.mkdir()
         run_paths = {"experiments_root": f"{self.root}/experiments", "results_root": f"{self.root}/results"}
+        options = with_random_networks(options)
         path.write_text(yaml.safe_dump({**options, "path": {**options["path"], **run_paths}}, sort_keys=False))
         output = self.root / f"output_{self.count}.txt"
         output.touch()

@@ -313,7 +313,8 @@ def test_resuming_from_another_runs_state(launcher, options):
     assert_equal(weights(folder), weights(launcher.folder("other")), "latest")
     (folder / "models" / "net_g_8.pth").unlink()
     run = launcher.start(other | {"name": "third"})
-    assert run.wait() == 1
+    assert run.wait() == 2
+    assert not folder.with_name("third").exists()
     assert "8.state cannot be continued from: its network net_g_8.pth is absent" in run.text
 
 

@@ -60,7 +60,8 @@ def test_each_part_of_a_batch_has_its_share_of_both_domains(launcher, domains):
     domains["train"]["accumulate"] = 2
     told = launcher.root / "parts.txt"
     finish([launcher.start(domains, PARTS=str(told))])
-    parts = [json.loads(line) for line in told.read_text().splitlines()]
+    trial, *parts = [json.loads(line) for line in told.read_text().splitlines()]
+    assert trial == parts[0], "before the run a part of its first batch was tried"
     assert [iteration for iteration, _ in parts] == [i for i in range(1, 13) for _ in range(2)]
     assert all({name: len(paths) for name, paths in rows.items()} == {"s": 1, "t": 2} for _, rows in parts)
     folder = launcher.folder()

@@ -408,8 +408,9 @@ def entry(monkeypatch, tmp_path):
         pytest.fail("something was built although the options are wrong")
 
     def run(module, *arguments):
-        for name in ("build_dataset", "build_model", "make_exp_dirs"):
-            monkeypatch.setattr(module, name, explode)
+        monkeypatch.setattr(module, "make_exp_dirs", explode)
+        for name in ("build_dataset", "build_model", "build_streams"):
+            monkeypatch.setattr(f"basicsr.start.{name}", explode)
         monkeypatch.setattr(sys, "argv", ["x.py", "-opt", *map(str, arguments)])
         pipeline = module.train_pipeline if hasattr(module, "train_pipeline") else module.test_pipeline
         with pytest.raises(OptionError) as caught:

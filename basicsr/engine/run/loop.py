@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from basicsr.data.stream import TrainingStream
-from basicsr.engine.run.resume import restore_streams, sampler_state
+from basicsr.engine.run.resume import sampler_state
 from basicsr.engine.run.retention import BestKeeper
 from basicsr.engine.run.signals import STOPPED, EvaluationStopped, RunStopped, StopSignals
 from basicsr.utils.logger import AvgTimer, MessageLogger, get_root_logger
@@ -25,7 +25,7 @@ class TrainingLoop:
     Args:
         opt: The options.
         model: The recipe; when resuming, with its state restored.
-        streams: The training data, as the recipe declares them.
+        streams: The training data, as the recipe declares them; likewise.
         val_loaders: The validation sets.
         tb_logger: A TensorBoard writer, or None.
         best: Decides which weights are the best.
@@ -60,13 +60,9 @@ class TrainingLoop:
         return self.streams[0].epoch
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Continue from a training state; to be called before :meth:`run`.
-
-        Raises:
-            ValueError: If the state was made by a run with other training sets.
-        """
+        """Continue from a training state, which the recipe and the streams have been restored from; to be called before
+        :meth:`run`."""
         self.iter = state["iter"]
-        restore_streams(state, self.streams, self.opt["world_size"])
         # BasicSR's states do not say whether the validation of their iteration was still to come; it was.
         if not state.get("validation_due", True):
             self.validated_iter = self.iter

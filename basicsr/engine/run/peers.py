@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import torch
 import torch.distributed as dist
 
 from basicsr.engine.run.signals import RunStopped
@@ -22,19 +23,39 @@ _TIMEOUT = 5.0  # seconds in which the ranks that are left say so
 _LOST_CONNECTION = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|socket|store", re.I)
 
 
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        started: Whether it has written anything.
+    """
+
+    def __init__(self) -> None:
+        self.started = False
+
+    def start(self) -> None:
+        """From now on the run writes files. Waits until every rank is ready for that."""
+        if get_dist_info()[1] > 1:
+            dist.all_reduce(torch.zeros(1))  # of the CPU, and so by gloo, which notices a rank that is gone
+        self.started = True
+
+
 @contextmanager
-def coordinated_exit() -> Iterator[None]:
+def coordinated_exit() -> Iterator[Progress]:
     """Around the part of a run that has a process group, which it leaves at the end.
 
     When a rank raises an error, it tells the others before it ends. When another rank is gone, which collectives
     notice by its closed connections, the error says which and why, and the run ends.
 
+    Yields:
+        What is told when the run starts.
+
     Raises:
         SystemExit: With code 1, after another rank's end was logged.
     """
-    world = get_dist_info()[1]
+    world, progress = get_dist_info()[1], Progress()
     try:
-        yield
+        yield progress
     except RunStopped as stop:
         _release_frames(stop)
         _leave_group()
@@ -48,9 +69,10 @@ def coordinated_exit() -> Iterator[None]:
             raise
         _release_frames(error)
         lost = _find_lost_ranks(roster)
+        loss = "What was computed since the last checkpoint is lost; --auto_resume continues from it."
         get_root_logger().error(
-            f"The run ends: {lost}. What was computed since the last checkpoint is lost; --auto_resume continues from "
-            f"it. ({str(error).splitlines()[0]})"
+            f"The run ends: {lost}. {loss if progress.started else 'It did not start, and nothing was written.'} "
+            f"({str(error).splitlines()[0]})"
         )
         raise SystemExit(1) from error
     else:

@@ -1,4 +1,8 @@
-"""Finding the training state to continue from, and the place in the training data that it was saved at."""
+"""Finding the training state to continue from, and the place in the training data that it was saved at.
+
+Nothing is written or deleted while it is looked for: what a killed run has left goes by :func:`tidy_up`, when the run
+that continues has started.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,9 @@ from basicsr.data.stream import TrainingStream
 from basicsr.engine.checkpoint import find_damage
 from basicsr.engine.run.retention import keep_newest
 from basicsr.utils.atomic_file import remove_leftovers
-from basicsr.utils.dist_util import get_dist_info, get_roster
+from basicsr.utils.dist_util import get_dist_info, get_roster, master_only
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
-from basicsr.utils.options.sections import LoggerOptions
 from basicsr.utils.weights import load_file
 
 _REQUIRED = ("epoch", "iter", "optimizers", "schedulers")
@@ -27,7 +30,7 @@ def find_resume_state(opt: dict) -> dict[str, Any] | None:
 
     ``--auto_resume``, and a launcher that restarts the run, take the newest state of the run that is whole, with the
     networks saved beside it, and warn of each newer one that is not. Where there is none, and without these,
-    ``path.resume_state`` is taken. Rank 0 chooses for all ranks.
+    ``path.resume_state`` is taken. Rank 0 chooses for all ranks. The files stay as they are.
 
     Raises:
         FileNotFoundError, ValueError: If ``path.resume_state`` names a file that is absent, damaged or no training
@@ -51,11 +54,25 @@ def find_resume_state(opt: dict) -> dict[str, Any] | None:
         )
     state = load_file(file)
     _use_networks(opt, file, state)
-    keep = LoggerOptions.of(opt["logger"]).keep_last
-    if rank == 0 and keep and file.parent == Path(opt["path"]["training_states"]):
+    return state
+
+
+@master_only
+def tidy_up(opt: dict, state: dict[str, Any]) -> None:
+    """Delete what a killed run has left: files that were not written to their end, and checkpoints that
+    ``logger.keep_last`` does not keep.
+
+    Args:
+        opt: The options, as :func:`find_resume_state` has left them.
+        state: The state that the run continues from.
+    """
+    own, file = Path(opt["path"]["training_states"]), Path(opt["path"]["resume_state"])
+    for folder in (own, opt["path"]["models"]):
+        remove_leftovers(folder)
+    keep = opt["logger"].get("keep_last")
+    if keep and file.parent == own:
         # The run may have ended between writing this state and deleting older ones.
         keep_newest(file.parent, _models_of(file), _networks(state), state["iter"], keep)
-    return state
 
 
 def sampler_state(streams: Sequence[TrainingStream]) -> dict[str, Any]:
@@ -121,8 +138,6 @@ def _named(streams: Collection[str]) -> str:
 def _choose(opt: dict) -> str | None:
     path = opt["path"]
     if opt.get("auto_resume"):
-        for folder in (path["training_states"], path["models"]):
-            remove_leftovers(folder)
         states = [file for file in Path(path["training_states"]).glob("*.state") if file.stem.isdigit()]
         for file in sorted(states, key=lambda f: int(f.stem), reverse=True):
             damage = _damage(file)

@@ -6,6 +6,7 @@ import argparse
 import copy
 import os
 import random
+from collections.abc import Sequence
 from os import path as osp
 from typing import Any
 
@@ -17,12 +18,15 @@ from .record import OptionRecord
 _records: dict[str, OptionRecord] = {}
 
 
-def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
+def parse_options(
+    root_path: str, is_train: bool = True, argv: Sequence[str] | None = None
+) -> tuple[dict[str, Any], argparse.Namespace]:
     """Read the command line, load and check the option file, join the process group and seed.
 
     Args:
         root_path: The folder below which ``experiments`` and ``results`` lie.
         is_train: Whether for train.py; otherwise for test.py.
+        argv: The command line's arguments; the process's own when None.
 
     Returns:
         The options, with ``dist``, ``rank``, ``world_size``, ``auto_resume``, ``is_train`` and the run's folders
@@ -32,7 +36,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any]
     Raises:
         OptionError: With a sentence for everything that is wrong in the options.
     """
-    args = _parser().parse_args()
+    args = _parser().parse_args(argv)
     opt, args.notices = read_options(args.opt, args.force_yml, is_train, check_files=True)
     args.record = OptionRecord.of(args.opt, opt)  # now: the run's folder may be renamed, and the file be in it
     _records[args.opt] = args.record

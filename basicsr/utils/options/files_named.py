@@ -29,7 +29,7 @@ def files_named(opt: Mapping[Any, Any], is_train: bool) -> Iterator[Finding]:
             elif str(key).startswith("meta_info"):
                 yield from _require(("datasets", name, key), value, "file" if ours else None)
     for key, value in section_of(opt, "path").items():
-        if not isinstance(value, str) or "://" in value:
+        if not isinstance(value, str) or "://" in value or value == "random":  # a frozen network's, without a file
             continue
         name = str(key).removeprefix("pretrain_network_")
         if name != key and is_train and not _may_be_used(opt, name):

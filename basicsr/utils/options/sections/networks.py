@@ -26,7 +26,13 @@ class PathOptions(Section):
     """Weights to load and folders to write to."""
 
     families: ClassVar[dict[str, Any]] = {
-        r"pretrain_network_\w+": Annotated[str | None, Field(description="Weights of `network_<x>`: a file or a URL.")],
+        r"pretrain_network_\w+": Annotated[
+            str | None,
+            Field(
+                description="Weights of `network_<x>`: a file or a URL. A frozen network that terms or losses use must "
+                "have them; `random` says that it is meant to have none."
+            ),
+        ],
         r"strict_load_\w+": Annotated[
             bool, Field(description="Whether the weights must fit exactly; `true` if absent.")
         ],

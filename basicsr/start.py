@@ -1,0 +1,163 @@
+"""The start of a run: all that it needs is built and tried, and nothing is written.
+
+Training, testing and ``basicsr check`` call the same functions: what the check passes, starts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from basicsr.data import build_dataloader, build_dataset
+from basicsr.data.stream import TrainingStream, build_streams
+from basicsr.engine.run.resume import find_resume_state, restore_streams
+from basicsr.engine.run.retention import BestKeeper
+from basicsr.models import build_model
+from basicsr.models.sr_model import SRModel
+from basicsr.models.trial import try_evaluation, try_step
+from basicsr.utils.labelled import labelled
+from basicsr.utils.logger import get_env_info, get_root_logger, require_log_packages
+from basicsr.utils.options import dict2str
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training run that can start.
+
+    Attributes:
+        streams: The training data, where the run starts in them.
+        val_loaders: The validation sets.
+        model: The recipe; when resuming, with its state restored.
+        best: Tells which weights to keep as the best.
+        state: The training state that the run continues from, or None.
+    """
+
+    streams: tuple[TrainingStream, ...]
+    val_loaders: list[DataLoader]
+    model: Any
+    best: BestKeeper
+    state: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """A test run that can start.
+
+    Attributes:
+        loaders: The test sets, in the order of their sections' names.
+        model: The recipe.
+    """
+
+    loaders: list[DataLoader]
+    model: Any
+
+
+def build_training(opt: dict, notices: list[str]) -> TrainingRun:
+    """Build what the options describe, and try an iteration and an evaluation of it.
+
+    Args:
+        opt: The options; ``path`` is pointed at the networks of the state that the run continues from.
+        notices: Sentences on the options, for the log.
+
+    Raises:
+        ValueError, KeyError, OSError, ImportError: If the run cannot start. The message names the option, as a rule.
+    """
+    best = BestKeeper(opt)
+    state = find_resume_state(opt)
+    logger = _open_log(opt, notices)
+    _require_writable(opt["path"]["experiments_root"])
+    require_log_packages(opt)
+    streams, val_loaders = create_streams(opt, logger), create_val_loaders(opt, logger)
+    model = build_model(opt)
+    if state:
+        model.resume_training(state)
+        restore_streams(state, streams, opt["world_size"])
+        logger.info(f"Resuming training from epoch: {state['epoch']}, iter: {state['iter']}.")
+    try_step(model, streams, state["iter"] + 1 if state else 1)
+    if isinstance(model, SRModel):
+        model.distillation.networks.frozen.require_weights()
+    sections = [name for name, section in opt["datasets"].items() if section["phase"] == "val"]
+    for name, loader in zip(sections, val_loaders):
+        try_evaluation(model, loader, name)
+    return TrainingRun(streams, val_loaders, model, best, state)
+
+
+def build_test(opt: dict, notices: list[str]) -> TestRun:
+    """As :func:`build_training`, for a test."""
+    logger = _open_log(opt, notices)
+    _require_writable(opt["path"]["results_root"])
+    loaders = []
+    for name, dataset_opt in sorted(opt["datasets"].items()):
+        loaders.append(_evaluation_loader(opt, name))
+        logger.info(f"Number of test images in {dataset_opt['name']}: {len(loaders[-1].dataset)}")
+    model = build_model(opt)
+    for name, loader in zip(sorted(opt["datasets"]), loaders):
+        try_evaluation(model, loader, name)
+    return TestRun(loaders, model)
+
+
+def create_streams(opt: dict, logger: Any) -> tuple[TrainingStream, ...]:
+    """The training sets that the recipe declares, in its order; what they are is logged."""
+    streams = build_streams(opt)
+    total_iters = int(opt["train"]["total_iter"])
+    for stream in streams:
+        images, steps = len(stream.sampler.dataset), len(stream.loader)
+        logger.info(
+            f"Training statistics{f' of {stream.name}' if len(streams) > 1 else ''}:\n"
+            f"\tNumber of train images: {images}\n"
+            f"\tDataset enlarge ratio: {stream.dataset_opt.get('dataset_enlarge_ratio', 1)}\n"
+            f"\tBatch size per gpu: {stream.dataset_opt['batch_size_per_gpu']}\n"
+            f"\tWorld size (gpu number): {opt['world_size']}\n"
+            f"\tRequire iter number per epoch: {steps}\n"
+            f"\tTotal epochs: {math.ceil(total_iters / steps)}; iters: {total_iters}."
+        )
+    return streams
+
+
+def create_val_loaders(opt: dict, logger: Any) -> list[DataLoader]:
+    """The loaders of the validation sets."""
+    loaders = []
+    for name, dataset_opt in opt["datasets"].items():
+        if dataset_opt["phase"] == "val":
+            loaders.append(_evaluation_loader(opt, name))
+            logger.info(f"Number of val images/folders in {dataset_opt['name']}: {len(loaders[-1].dataset)}")
+        elif dataset_opt["phase"] != "train":
+            raise ValueError(
+                f"datasets.{name}: in training a section is named train… or val…, not '{dataset_opt['phase']}'"
+            )
+    return loaders
+
+
+def _evaluation_loader(opt: dict, section: str) -> DataLoader:
+    dataset_opt = opt["datasets"][section]
+    with labelled(f"datasets.{section}"):
+        dataset = build_dataset(dataset_opt)
+        return build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], None, opt["manual_seed"])
+
+
+def _open_log(opt: dict, notices: list[str]) -> Any:
+    """Log the machine, the options and what there is to say about them."""
+    logger = get_root_logger()
+    logger.info(get_env_info())
+    logger.info(dict2str(opt))
+    for notice in notices:
+        logger.warning(notice)
+    return logger
+
+
+def _require_writable(folder: str) -> None:
+    """Refuse a folder of the run that cannot be made, or not be written to.
+
+    Raises:
+        PermissionError: If so.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise PermissionError(f"the run's folder {folder} cannot be made: {place} is not a folder, or is read-only")
