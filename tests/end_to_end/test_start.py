@@ -401,7 +401,7 @@ def test_a_failure_on_one_rank_ends_all_before_anything_is_written(launcher, opt
         "import os\nfrom basicsr.data import paired_image_dataset as module\nread = module._find_pairs\n"
         "def find(opt, *rest):\n"
         "    if os.environ.get('RANK') == '1':\n"
-        "        opt = {**opt, 'filename_tmpl': '{}x2'}\n"
+        "        opt = opt.model_copy(update={'filename_tmpl': '{}x2'})\n"
         "    return read(opt, *rest)\n"
         "module._find_pairs = find\n"
     )
