@@ -41,10 +41,14 @@ def test_the_readme_s_commands_work(checkout):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PORT": str(free_port())}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     for command in commands:
-        if "train" in command and "-opt" in command or "dist_train" in command:
+        is_check = " check " in command
+        if not is_check and "train" in command and ("-opt" in command or "dist_train" in command):
             command += SHORT
         result = subprocess.run(command, shell=True, cwd=checkout, env=env, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, f"{command}\n{result.stdout[-1000:]}{result.stderr[-3000:]}"
+        if is_check:
+            seconds = re.fullmatch(r"\S+: ok \((\d+\.\d) s\)\n", result.stdout)
+            assert seconds is not None and float(seconds[1]) < 60, "10 s on a machine that has nothing else to do"
     log = next((checkout / "experiments" / "my_run").glob("train_*.log")).read_text()
     assert "l_gradient: " in log
     assert (checkout / "results" / "quickstart_test_teacher" / "results.md").is_file()

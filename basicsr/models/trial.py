@@ -97,14 +97,12 @@ def try_evaluation(model: Any, loader: DataLoader, section: str) -> None:
         with _noting(f"This happened while the first image of datasets.{section} was tried before the run."):
             visuals = _restore(model, sample)
     result, gt = visuals["result"], visuals.get("gt")
-    if metrics and gt is not None and result.shape != gt.shape:
-        raise ValueError(
-            f"datasets.{section}: of an input of {_size(visuals['lq'])} pixels (height×width) network_g makes "
-            f"{_size(result)}, and the ground truth has {_size(gt)}; network_g's upscale must be the scale of the data"
-        )
     for name, options in metrics.items():
         with labelled(f"val.metrics.{name}"), preserved_rng():
-            _try_metric(options, sample.get("gt", sample["lq"]), gt is not None)
+            if gt is not None and result.shape != gt.shape:
+                _try_on_unequal(options, visuals, section)
+            else:
+                _try_metric(options, sample.get("gt", sample["lq"]), gt is not None)
 
 
 def _part_size(model: Any, stream: TrainingStream) -> int:
@@ -189,6 +187,17 @@ def _compare_first(section: str, batch: Any) -> None:
             f"{section}: the first LQ and GT images look like different pictures{f' ({files})' if files else ''}; "
             f"check that dataroot_lq and dataroot_gt are of the same data set."
         )
+
+
+def _try_on_unequal(options: Mapping[str, Any], visuals: Mapping[str, Tensor], section: str) -> None:
+    """Compute a metric of a result and a ground truth of another size, which one that does not compare them can do."""
+    try:
+        calculate_metric({"img": tensor2img([visuals["result"]]), "img2": tensor2img([visuals["gt"]])}, options)
+    except Exception as error:
+        raise ValueError(
+            f"of an input of {_size(visuals['lq'])} pixels (height×width) network_g makes {_size(visuals['result'])}, "
+            f"and the ground truth of datasets.{section} has {_size(visuals['gt'])}; its upscale must be `scale`"
+        ) from error
 
 
 def _try_metric(options: Mapping[str, Any], picture: Tensor, compares: bool) -> None:

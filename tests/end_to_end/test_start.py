@@ -448,3 +448,21 @@ def test_pictures_that_do_not_belong_together(runner, options, images, tmp_path,
     out = capsys.readouterr().out
     assert "note: datasets.val: the first LQ and GT images look like different pictures" in out
     assert "datasets.train" not in out
+
+
+def test_a_network_of_another_factor_than_the_data(refused, options, tmp_path):
+    """Of a network whose options do not tell its factor."""
+    (tmp_path / "factor_plugin.py").write_text(
+        "import torch\nfrom basicsr.utils.registry import ARCH_REGISTRY\n\n@ARCH_REGISTRY.register()\n"
+        "class Fourfold(torch.nn.Conv2d):\n    def __init__(self):\n        super().__init__(3, 3, 1)\n\n"
+        "    def forward(self, x):\n        return super().forward(x).repeat(1, 1, 4, 4)\n"
+    )
+    options |= {"imports": [str(tmp_path / "factor_plugin.py")], "network_g": {"type": "Fourfold"}}
+    options.pop("network_t")
+    options["train"].pop("kd_opt")
+    refused(options, "shape")
+    test = {key: options[key] for key in ("scale", "num_gpu", "manual_seed", "network_g", "imports")}
+    test |= {"name": "tiny_test", "model_type": "SRModel", "val": {"metrics": options["val"]["metrics"]}, "path": {}}
+    test["datasets"] = {"test_1": options["datasets"]["val"]}
+    sentence = r"network_g makes 80×96, and the ground truth of datasets\.test_1 has 40×48; its upscale must be"
+    refused(test, sentence, is_train=False)
