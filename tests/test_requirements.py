@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MODULE_OF = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "scikit-image": "skimage"}
 OPTIONAL = {"wandb"}  # extras, imported where they are used
-PART_OF = {"annotated_types": "pydantic"}
+PART_OF = {"annotated_types": "pydantic", "pydantic_core": "pydantic"}
 THROUGH_TORCH = {"tensorboard"}  # torch.utils.tensorboard imports it
 
 
