@@ -28,6 +28,7 @@ from basicsr.utils.fastest import nothing_measured
 from basicsr.utils.img_util import tensor2img
 from basicsr.utils.labelled import labelled
 from basicsr.utils.logger import get_root_logger
+from basicsr.utils.options.sections import TrainOptions
 from basicsr.utils.preserved import preserved_state
 
 from .sr_model import SRModel
@@ -107,7 +108,7 @@ def try_evaluation(model: Any, loader: DataLoader, section: str) -> None:
 
 def _part_size(model: Any, stream: TrainingStream) -> int:
     """Samples of a stream in each part of the batch."""
-    return max(stream.loader.batch_size // getattr(model, "accumulate", 1), 1)
+    return max(stream.loader.batch_size // TrainOptions.of(model.opt["train"]).accumulate, 1)
 
 
 def _joined(streams: Sequence[TrainingStream], batches: Any) -> Any:

@@ -33,8 +33,8 @@ def report(terms, frozen=(), **path):
 
 
 def test_networks():
-    teacher = FrozenNetwork(nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3)), "t")
-    frozen = {"t": teacher, "vgg": FrozenNetwork(nn.Conv2d(3, 1, 1), "vgg")}
+    teacher = FrozenNetwork(nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3)), "t", weights="teacher.pth")
+    frozen = {"t": teacher, "vgg": FrozenNetwork(nn.Conv2d(3, 1, 1), "vgg", weights="RANDOM")}
     files = {"pretrain_network_g": "student.pth", "pretrain_network_t": "teacher.pth"}
     assert report({}, frozen, **files).splitlines() == [
         "Distillation",

@@ -52,8 +52,17 @@ def world(monkeypatch, ended_pid):
 
 
 def end_with(error):
-    with coordinated_exit():
+    with coordinated_exit() as progress:
+        progress.started = True
         raise error
+
+
+def test_a_run_that_has_not_started_has_lost_nothing(world, log):
+    world()
+    with pytest.raises(SystemExit), coordinated_exit():
+        raise RuntimeError(LOST)
+    (message,) = log.messages
+    assert "It did not start, and nothing was written." in message and HINT not in message
 
 
 def sentence_after(error, log):
@@ -172,7 +181,8 @@ def be_rank(rank, port, folder, deed):
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     init_dist("pytorch")
-    with coordinated_exit():
+    with coordinated_exit() as progress:
+        progress.start()
         deed(rank, folder)
     assert not dist.is_initialized(), "the group is left at the end"
     assert (folder / "written").exists(), "no rank leaves before the slowest"
