@@ -10,8 +10,7 @@ import platform
 from pathlib import Path
 
 import basicsr
-
-from .listing import registries
+from basicsr.utils.registry import REGISTRIES
 
 EXTRAS = {
     "iqa": ("torchvision", "lpips"),
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         state = f"lacks {', '.join(absent)}: pip install 'basicsr-kd[{extra}]'" if absent else "installed"
         print(f"[{extra}]".ljust(13) + state)
     failures: dict[str, str] = {}
-    for registry in registries().values():
+    for registry in REGISTRIES.values():
         print(f"{len(registry.keys()):>3} registered as {registry.name}")
         failures |= registry.import_failures
     for module, why in failures.items():

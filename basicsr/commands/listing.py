@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import basicsr
+from basicsr.utils.registry import REGISTRIES
 
 from .imports import add_imports, import_all
 
-KINDS = ("arch", "dataset", "model", "loss", "metric", "distillation term")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kinds", nargs="*", metavar="kind", help=f"of these kinds only: {', '.join(KINDS)}")
+    parser.add_argument("kinds", nargs="*", metavar="kind", help=f"of these kinds only: {', '.join(REGISTRIES)}")
     add_imports(parser)
 
 
@@ -25,24 +24,15 @@ def run(args: argparse.Namespace) -> int:
     """Print the registered names by kind, each with its file and what it is."""
     if not import_all(args.imports):
         return 1
-    known = registries()
-    unknown = [kind for kind in args.kinds if kind not in known]
+    unknown = [kind for kind in args.kinds if kind not in REGISTRIES]
     if unknown:
-        print(f"there is no kind '{unknown[0]}'; kinds: {', '.join(KINDS)}", file=sys.stderr)
+        print(f"there is no kind '{unknown[0]}'; kinds: {', '.join(REGISTRIES)}", file=sys.stderr)
         return 1
-    for kind in args.kinds or KINDS:
+    for kind in args.kinds or REGISTRIES:
         print(f"{kind}:")
-        for name, target in sorted(known[kind]):
+        for name, target in sorted(REGISTRIES[kind]):
             print(f"  {name:<28} {_file(target):<44} {_summary(target)}")
     return 0
-
-
-def registries() -> dict[str, Any]:
-    """All registries by the kind of their members."""
-    from basicsr.utils import registry as r
-
-    kinds = (r.ARCH_REGISTRY, r.DATASET_REGISTRY, r.MODEL_REGISTRY, r.LOSS_REGISTRY, r.METRIC_REGISTRY, r.KD_REGISTRY)
-    return {registry.name: registry for registry in kinds}
 
 
 def _summary(target: Any) -> str:

@@ -153,3 +153,16 @@ MODEL_REGISTRY = Registry("model", "basicsr.models", "_model")
 LOSS_REGISTRY = Registry("loss", "basicsr.losses", "_loss")
 METRIC_REGISTRY = Registry("metric", "basicsr.metrics")
 KD_REGISTRY = Registry("distillation term", "basicsr.distill")
+
+REGISTRIES = {
+    registry.name: registry
+    for registry in (
+        ARCH_REGISTRY,
+        DATASET_REGISTRY,
+        MODEL_REGISTRY,
+        LOSS_REGISTRY,
+        METRIC_REGISTRY,
+        KD_REGISTRY,
+    )
+}
+"""All of them, by what they hold."""

@@ -9,26 +9,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from basicsr.utils.registry import (
-    ARCH_REGISTRY,
-    DATASET_REGISTRY,
-    KD_REGISTRY,
-    LOSS_REGISTRY,
-    METRIC_REGISTRY,
-    MODEL_REGISTRY,
-)
-
-_REGISTRIES = {
-    registry.name: registry
-    for registry in (
-        ARCH_REGISTRY,
-        DATASET_REGISTRY,
-        KD_REGISTRY,
-        LOSS_REGISTRY,
-        METRIC_REGISTRY,
-        MODEL_REGISTRY,
-    )
-}
+from ..registry import REGISTRIES
 
 
 def find_registered(kind: str, name: str) -> Any:
@@ -37,8 +18,8 @@ def find_registered(kind: str, name: str) -> Any:
     Raises:
         KeyError: If there is none; its argument is a sentence with the nearest name.
     """
-    if kind in _REGISTRIES:
-        return _REGISTRIES[kind].get(name)
+    if kind in REGISTRIES:
+        return REGISTRIES[kind].get(name)
     known = all_registered(kind)
     if name not in known:
         nearest = get_close_matches(str(name), known, n=1)
@@ -49,8 +30,8 @@ def find_registered(kind: str, name: str) -> Any:
 
 def all_registered(kind: str) -> dict[str, Any]:
     """Everything that ``type`` may name in a section of this kind."""
-    if kind in _REGISTRIES:
-        return dict(iter(_REGISTRIES[kind]))
+    if kind in REGISTRIES:
+        return dict(iter(REGISTRIES[kind]))
     import torch
 
     if kind == "optimizer":
