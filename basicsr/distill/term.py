@@ -1,48 +1,17 @@
-"""The interface of a distillation term, and its schedule."""
+"""The interface of a distillation term."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from basicsr.utils.options.sections import Schedule
+
 from .context import KDContext
 from .networks import Networks
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When a term is active, and how much it weighs. Iterations are numbered from 1.
-
-    Attributes:
-        loss_weight: The factor of the term in the sum that is minimised.
-        start: The first iteration at which it is active.
-        end: The last one; None for no end.
-        ramp: Over this many iterations from ``start`` on, the weight grows linearly to ``loss_weight``.
-        log_grad: Whether to log, at print iterations, the norm of the term's gradient in the student and its
-            cosine with the gradient of the supervised losses.
-    """
-
-    loss_weight: float = 1.0
-    start: int = 1
-    end: int | None = None
-    ramp: int = 0
-    log_grad: bool = False
-
-    @classmethod
-    def keys(cls) -> set[str]:
-        return {field.name for field in fields(cls)}
-
-    def weight(self, iteration: int) -> float:
-        """The factor at an iteration; 0 when the term is not active."""
-        if iteration < self.start or (self.end is not None and iteration > self.end):
-            return 0.0
-        if self.ramp > 0:
-            return self.loss_weight * min(1.0, (iteration - self.start + 1) / self.ramp)
-        return self.loss_weight
 
 
 class KDTerm(nn.Module):
@@ -63,7 +32,7 @@ class KDTerm(nn.Module):
     """
 
     name: str = ""
-    schedule: Schedule = Schedule()
+    schedule: Schedule = Schedule.of(None)
     needs_whole_batch: bool = False
 
     def taps(self) -> Iterable[tuple[str, str]]:

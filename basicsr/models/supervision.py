@@ -15,6 +15,7 @@ from basicsr.losses import build_loss
 from basicsr.losses.loss_util import check_shapes
 from basicsr.losses.perceptual_loss import PerceptualLoss
 from basicsr.utils.labelled import labelled
+from basicsr.utils.options.sections import SupervisedLossOptions
 from basicsr.utils.registry import LOSS_REGISTRY
 
 LABELS = {"pixel": "pix", "perceptual": "percep"}
@@ -143,15 +144,15 @@ def _build(section: str, options: Mapping[str, Any], networks: Networks, device:
     Raises:
         ValueError: If the encoder does not fit.
     """
-    options = dict(options)
-    start, end = options.pop("start", 1), options.pop("end", None)
+    times = SupervisedLossOptions.of(options)
+    options = {key: value for key, value in options.items() if key not in ("start", "end")}
     with labelled(f"train.{section}_opt"):
         loss = build_loss(options).to(device)
     encoder = None
     if isinstance(loss, PerceptualLoss) and loss.encoder is not None:
         with labelled(f"train.{section}_opt"):
             encoder = networks.encoder(loss.encoder, layers=loss.layer_weights)
-    return SupervisedLoss(loss, LABELS.get(section, section), start, end, encoder)
+    return SupervisedLoss(loss, LABELS.get(section, section), times.start, times.end, encoder)
 
 
 def build_supervised_losses(

@@ -6,7 +6,7 @@ from torch import nn
 
 from basicsr.distill import build_term
 from basicsr.distill.frozen import FrozenNetwork
-from basicsr.distill.term import Schedule
+from basicsr.utils.options.sections import Schedule
 
 from .helpers import context, student
 
@@ -72,9 +72,9 @@ def test_teacher_gets_no_gradient_and_runs_once():
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (Schedule(loss_weight=2.0), {1: 2.0, 1000: 2.0}),
-        (Schedule(loss_weight=2.0, start=5, end=7), {4: 0.0, 5: 2.0, 7: 2.0, 8: 0.0}),
-        (Schedule(loss_weight=2.0, start=11, ramp=4), {10: 0.0, 11: 0.5, 12: 1.0, 14: 2.0, 99: 2.0}),
+        (Schedule.of({"loss_weight": 2.0}), {1: 2.0, 1000: 2.0}),
+        (Schedule.of({"loss_weight": 2.0, "start": 5, "end": 7}), {4: 0.0, 5: 2.0, 7: 2.0, 8: 0.0}),
+        (Schedule.of({"loss_weight": 2.0, "start": 11, "ramp": 4}), {10: 0.0, 11: 0.5, 12: 1.0, 14: 2.0, 99: 2.0}),
     ],
 )
 def test_schedule(schedule, expected):

@@ -6,9 +6,10 @@ from torch import nn
 
 from basicsr.distill.frozen import FrozenNetwork
 from basicsr.distill.student import StudentNetwork
-from basicsr.distill.term import KDTerm, Schedule
+from basicsr.distill.term import KDTerm
 from basicsr.distill.wiring import wiring_report
 from basicsr.engine.compute.runtime import NetworkRuntime
+from basicsr.utils.options.sections import Schedule
 
 from .helpers import build
 
@@ -21,7 +22,7 @@ class Wired(KDTerm):
         self.rows = list(rows)
         self.trained = nn.Parameter(torch.zeros(trained))
         self.fixed = nn.Parameter(torch.zeros(fixed), requires_grad=False)
-        self.schedule = Schedule(loss_weight=weight)
+        self.schedule = Schedule.of({"loss_weight": weight})
 
     def wiring(self):
         return self.rows

@@ -38,10 +38,9 @@ class SupervisedLossOptions(LossOptions):
     """Last iteration in which the loss is active; to the end of the training when absent."""
 
 
-class KDTermOptions(Registered):
-    """A distillation term: its constructor's parameters, and what every term has."""
+class Schedule(Section):
+    """When a distillation term is active, and its weight. Iterations are numbered from 1."""
 
-    kind = "distillation term"
     loss_weight: Annotated[float, Field(ge=0)] = 1.0
     """Factor of the term in the total loss."""
     start: Iterations = 1
@@ -52,6 +51,20 @@ class KDTermOptions(Registered):
     """Iterations over which the weight grows linearly from 0, from `start` on."""
     log_grad: bool = False
     """Log the norm of the term's gradient and its cosine with that of the supervised losses."""
+
+    def weight(self, iteration: int) -> float:
+        """The factor at an iteration; 0 when the term is not active."""
+        if iteration < self.start or (self.end is not None and iteration > self.end):
+            return 0.0
+        if self.ramp > 0:
+            return self.loss_weight * min(1.0, (iteration - self.start + 1) / self.ramp)
+        return self.loss_weight
+
+
+class KDTermOptions(Schedule, Registered):
+    """A distillation term: its constructor's parameters, and what every term has."""
+
+    kind = "distillation term"
 
 
 class OptimizerOptions(Registered):
