@@ -8,16 +8,17 @@ from torch import nn
 
 from basicsr.archs import swinir_arch
 
+SIZES = "dim input_resolution num_heads window_size shift_size"
+LAYER = "dim input_resolution depth num_heads window_size"
 BLOCK_OPTIONS = "mlp_ratio qkv_bias qk_scale drop attn_drop drop_path"
 SIGNATURES = {  # of BasicSR 1.4.2
     "DropPath": "drop_prob",
     "Mlp": "in_features hidden_features out_features act_layer drop",
     "WindowAttention": "dim window_size num_heads qkv_bias qk_scale attn_drop proj_drop",
-    "SwinTransformerBlock": f"dim input_resolution num_heads window_size shift_size {BLOCK_OPTIONS} act_layer norm_layer",
+    "SwinTransformerBlock": f"{SIZES} {BLOCK_OPTIONS} act_layer norm_layer",
     "PatchMerging": "input_resolution dim norm_layer",
-    "BasicLayer": f"dim input_resolution depth num_heads window_size {BLOCK_OPTIONS} norm_layer downsample use_checkpoint",
-    "RSTB": f"dim input_resolution depth num_heads window_size {BLOCK_OPTIONS} norm_layer downsample use_checkpoint "
-    "img_size patch_size resi_connection",
+    "BasicLayer": f"{LAYER} {BLOCK_OPTIONS} norm_layer downsample use_checkpoint",
+    "RSTB": f"{LAYER} {BLOCK_OPTIONS} norm_layer downsample use_checkpoint img_size patch_size resi_connection",
     "PatchEmbed": "img_size patch_size in_chans embed_dim norm_layer",
     "PatchUnEmbed": "img_size patch_size in_chans embed_dim norm_layer",
     "UpsampleOneStep": "scale num_feat num_out_ch input_resolution",
