@@ -26,6 +26,7 @@ from basicsr.engine.run.launch import launch
 from basicsr.engine.run.loop import TrainingLoop
 from basicsr.engine.run.peers import coordinated_exit
 from basicsr.engine.run.resume import find_resume_state
+from basicsr.engine.run.resume import find_resume_state as load_resume_state  # noqa: F401  (BasicSR's name)
 from basicsr.engine.run.retention import BestKeeper
 from basicsr.engine.run.signals import StopSignals
 from basicsr.models import build_model

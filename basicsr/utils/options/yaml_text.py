@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,28 @@ _Dumper.yaml_implicit_resolvers = {
     first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, []) + _Loader.yaml_implicit_resolvers.get(first, [])
     for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
 }
+
+
+class _OrderedLoader(_Loader):
+    """The same with sections as an `OrderedDict`."""
+
+    def construct_ordered(self, node: yaml.MappingNode) -> OrderedDict[Any, Any]:
+        """A section."""
+        self.flatten_mapping(node)
+        return OrderedDict(self.construct_pairs(node, deep=True))
+
+
+class _OrderedDumper(_Dumper):
+    """The same for what `_OrderedLoader` reads."""
+
+
+_OrderedLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _OrderedLoader.construct_ordered)
+_OrderedDumper.add_representer(OrderedDict, lambda dumper, data: dumper.represent_dict(data.items()))
+
+
+def ordered_yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
+    """A loader and a dumper for ``yaml.load`` and ``yaml.dump`` that keep the order of keys, under BasicSR's name."""
+    return _OrderedLoader, _OrderedDumper
 
 
 def dump_yaml(data: Any) -> str:
