@@ -244,7 +244,7 @@ class BaseModel(ValidationMixin):
                 atomic_save(state, file)
             except OSError as error:
                 self.save_errors.append(str(error))
-        keep = LoggerOptions.of(self.opt["logger"]).keep_last
+        keep = LoggerOptions.of(self.opt.get("logger")).keep_last
         if not self.save_errors and keep:
             keep_newest(states, models, state["networks"], state["iter"], keep)
         elif self.save_errors and not file.is_file():
