@@ -28,7 +28,7 @@ def load_options(path: str | os.PathLike[str], force: Iterable[str] = ()) -> tup
         force: Overrides as on the command line: ``train:optim_g:lr=1e-4``. The value is YAML; the key may be new.
 
     Returns:
-        The options as plain dicts, and where each of them was written.
+        The options as plain dicts; and where each of them was written, with notices on how.
 
     Raises:
         OptionError: If a file cannot be read, derives from itself, or an override makes no sense.
@@ -61,9 +61,11 @@ def _load(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Marks]:
         if not base_path.is_file():
             raise OptionError(f"{own_marks.label(('_base_',))}: there is no file '{base}' beside {path.name}")
         base_opt, base_marks = _load(base_path, (*chain, path))
+        marks.notices += base_marks.notices
         imports += base_opt.pop("imports", [])
         _merge(opt, base_opt, (), marks, base_marks)
     _merge(opt, own, (), marks, own_marks)
+    marks.notices += own_marks.notices
     imports += own_imports
     if imports:
         opt["imports"] = list(dict.fromkeys(imports))
@@ -96,7 +98,8 @@ def _force(opt: dict[str, Any], marks: Marks, entry: str) -> None:
     keys = tuple(part.strip() for part in name.split(":"))
     if not equals or not all(keys):
         raise OptionError(f"--force_yml {entry}: expected `section:key=value`, such as `train:ema_decay=0.999`")
-    value, _ = read_yaml(text, f"--force_yml {name}")
+    value, value_marks = read_yaml(text, f"--force_yml {name}")
+    marks.notices += value_marks.notices
     section = opt
     for depth, part in enumerate(keys[:-1], start=1):
         section = section.setdefault(part, {})
