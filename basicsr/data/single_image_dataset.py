@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch.utils.data import Dataset
 
@@ -37,6 +37,7 @@ class SingleImageDataset(Dataset):
     """
 
     class Options(sections.DatasetOptions):
+        unread: ClassVar[tuple[str, ...]] = ("filename_tmpl", "lq_size", "use_hflip", "use_rot")
         dataroot_lq: str
         """Folder, LMDB or decoded storage of the images."""
         meta_info_file: str | None = None

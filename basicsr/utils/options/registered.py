@@ -16,6 +16,7 @@ from basicsr.utils.registry import (
     LOSS_REGISTRY,
     METRIC_REGISTRY,
     MODEL_REGISTRY,
+    belongs_to_package,
 )
 
 _REGISTRIES = {
@@ -77,4 +78,4 @@ def find_or_none(kind: str, name: Any) -> Any:
 def is_ours(kind: str, section: Any) -> bool:
     """Whether a section names a class of this package, whose keys mean what we take them to mean."""
     target = find_or_none(kind, section.get("type", "")) if isinstance(section, Mapping) else None
-    return target is not None and target.__module__.startswith("basicsr.")
+    return target is not None and belongs_to_package(target)

@@ -20,11 +20,13 @@ class NetworkOptions(Registered):
     """A network: the constructor's parameters of a registered architecture."""
 
     kind = "arch"
+    hints_bind = False
 
 
 class PathOptions(Section):
     """Weights to load and folders to write to."""
 
+    unread: ClassVar[tuple[str, ...]] = ("param_key", "strict_load")
     families: ClassVar[dict[str, Any]] = {
         r"pretrain_network_\w+": Annotated[str | None, Field(description="Weights of `network_<x>`: a file or a URL.")],
         r"strict_load_\w+": Annotated[
@@ -36,8 +38,8 @@ class PathOptions(Section):
     }
     resume_state: str | None = None
     """A training state to go on from; `--auto_resume` finds the last one by itself."""
-    ignore_resume_networks: list[str] | None = None
-    """Networks that a resumed run does not take from the run's own checkpoints."""
+    ignore_resume_networks: list[str] | str | None = None
+    """Networks that a resumed run does not take from the run's own checkpoints; one may be a plain string."""
     experiments_root: str | None = None
     """Folder in which training runs are kept, instead of `experiments`."""
     results_root: str | None = None
@@ -102,7 +104,7 @@ def _weights(opt: Mapping[Any, Any], names: list[str]) -> Iterator[Finding]:
             elif value is not None:
                 yield Finding(("path", key), f"there is no network_{name} to load weights into{hint}")
     ignored = path.get("ignore_resume_networks")
-    for name in ignored if isinstance(ignored, list) else []:
+    for name in ignored if isinstance(ignored, list) else [ignored]:
         if isinstance(name, str) and name.removeprefix("network_") not in names:
             known = ", ".join(f"network_{known}" for known in names)
             yield Finding(("path", "ignore_resume_networks"), f"there is no {name}; networks: {known}")
