@@ -83,8 +83,7 @@ class FrozenNetworks:
         net = build_network(options).to(self._device)
         file = path.get(f"pretrain_{key}")
         if file:
-            param_key = path.get(f"param_key_{name}") or "params_ema"
-            get_root_logger().info(f"Loading {type(net).__name__} from {file} [{param_key}].")
+            param_key = path.get(f"param_key_{name}")
             for message in load_weights(net, file, path.get(f"strict_load_{name}", True), param_key):
                 get_root_logger().warning(f"{file}: keys {message}")
         else:

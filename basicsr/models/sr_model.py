@@ -75,7 +75,7 @@ class SRModel(BaseModel):
         self.net_g = self.model_to_device(self.runtime.to_memory_format(build_network(opt["network_g"])))
         self.print_network(self.net_g)
         if opt["path"].get("pretrain_network_g"):
-            self._load_generator(self.net_g, "params" if self.is_train else "params_ema")
+            self._load_generator(self.net_g, "params" if self.is_train else None)
         if self.is_train:
             # Here, since plug-ins replace init_training_settings.
             self.timer = StepTimer(self.device)
@@ -101,7 +101,7 @@ class SRModel(BaseModel):
         precision = resolve_precision(options.precision, self.device, "runtime.g.precision")
         return NetworkRuntime(precision, options.channels_last, options.compile)
 
-    def _load_generator(self, net: nn.Module, default_key: str) -> None:
+    def _load_generator(self, net: nn.Module, default_key: str | None) -> None:
         path = self.opt["path"]
         strict = path.get("strict_load_g", True)
         self.load_network(net, path["pretrain_network_g"], strict, path.get("param_key_g") or default_key)
@@ -134,7 +134,7 @@ class SRModel(BaseModel):
         self.model_ema(0)  # also where a file is loaded: it may lack some of the weights
         if self.opt["path"].get("pretrain_network_g"):
             path = self.opt["path"]
-            self.load_network(self.net_g_ema, path["pretrain_network_g"], path.get("strict_load_g", True), "params_ema")
+            self.load_network(self.net_g_ema, path["pretrain_network_g"], path.get("strict_load_g", True), None)
 
     def build_losses(self) -> None:
         """Build the losses that ``train`` names: the distillation terms, and the supervised losses."""

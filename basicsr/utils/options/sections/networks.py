@@ -33,7 +33,11 @@ class PathOptions(Section):
             bool, Field(description="Whether the weights must fit exactly; `true` if absent.")
         ],
         r"param_key_\w+": Annotated[
-            str | None, Field(description="Which of the file's state dicts to take: `params`, `params_ema`.")
+            str | None,
+            Field(
+                description="Which of the file's state dicts to take: `params`, `params_ema`. Where it has only the "
+                "other of these, that is taken, with a warning; another name must be there."
+            ),
         ],
     }
     resume_state: str | None = None
