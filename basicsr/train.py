@@ -22,6 +22,7 @@ from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.engine.run.launch import launch, starting
 from basicsr.engine.run.loop import TrainingLoop
 from basicsr.engine.run.peers import Progress, coordinated_exit
+from basicsr.engine.run.resume import find_resume_state as load_resume_state  # noqa: F401  (BasicSR's name)
 from basicsr.engine.run.resume import tidy_up
 from basicsr.engine.run.signals import StopSignals
 from basicsr.start import TrainingRun, build_training, create_streams, create_val_loaders

@@ -122,12 +122,13 @@ class DropPath(nn.Module):
     """Stochastic depth (Huang et al., ECCV 2016): in training, drops a residual branch for some samples.
 
     Args:
-        drop_prob: Probability that a sample's branch is dropped; the others are divided by ``1 − drop_prob``.
+        drop_prob: Probability that a sample's branch is dropped; the others are divided by ``1 − drop_prob``. None is
+            the same as 0.
     """
 
-    def __init__(self, drop_prob: float = 0.0) -> None:
+    def __init__(self, drop_prob: float | None = None) -> None:
         super().__init__()
-        self.drop_prob = drop_prob
+        self.drop_prob = drop_prob or 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         if self.drop_prob == 0 or not self.training:

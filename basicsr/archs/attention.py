@@ -27,17 +27,21 @@ EMULATED = tuple(dtype for dtype in (torch.bfloat16, torch.float16) if cpu_unit(
 MASKED = -100.0  # the published constant: exp(−100) vanishes beside exp(0) in every precision, and bf16 holds it
 
 
-def relative_position_index(window_size: int) -> Tensor:
+def relative_position_index(height: int, width: int | None = None) -> Tensor:
     """For each pair of tokens of a window, the row of the bias table for their offset.
 
+    Args:
+        height: Height of the window.
+        width: Its width; the height when absent.
+
     Returns:
-        (N, N) int64 with N = window_size², entries in [0, (2·window_size − 1)²).
+        (N, N) int64 with N = height·width, entries in [0, (2·height − 1)·(2·width − 1)).
     """
-    steps = torch.arange(window_size)
-    rows, columns = torch.meshgrid(steps, steps, indexing="ij")
-    row_offset = rows.flatten()[:, None] - rows.flatten()[None] + window_size - 1
-    column_offset = columns.flatten()[:, None] - columns.flatten()[None] + window_size - 1
-    return row_offset * (2 * window_size - 1) + column_offset
+    width = height if width is None else width
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    row_offset = rows.flatten()[:, None] - rows.flatten()[None] + height - 1
+    column_offset = columns.flatten()[:, None] - columns.flatten()[None] + width - 1
+    return row_offset * (2 * width - 1) + column_offset
 
 
 def relative_position_bias(table: Tensor, index: Tensor) -> Tensor:
@@ -47,7 +51,7 @@ def relative_position_bias(table: Tensor, index: Tensor) -> Tensor:
     every way in which a parameter's data may be replaced.
 
     Args:
-        table: ((2·window_size − 1)², H).
+        table: ((2·height − 1)·(2·width − 1), H).
         index: (N, N), from :func:`relative_position_index`.
 
     Returns:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from basicsr.utils.installation import require_own_files
+
+require_own_files()  # here, since PyPI's basicsr, installed over ours, still imports our networks, and they import this
+
 
 @dataclass(frozen=True)
 class SizeRequirement:

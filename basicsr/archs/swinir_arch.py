@@ -3,9 +3,9 @@
 State-dict keys are those of the authors' release (github.com/JingyunLiang/SwinIR), which are also BasicSR's. All of
 its variants are here: classical, lightweight and real-world super-resolution, denoising, and JPEG artefact removal.
 
-Inside the transformer, images are tokens (B, H·W, C) in row order. Seen as (B, C, H, W) the same memory is
-channels-last, which convolutions take as it is, so that going from tokens to image and back copies nothing. The
-reconstruction part, of which images are larger, is in the layout that is fastest (:mod:`~basicsr.archs.conv_layout`).
+Inside the transformer, images are tokens (B, H·W, C) in row order (:mod:`~basicsr.archs.swin_layers`), whose memory is
+that of channels-last images. The reconstruction part, of which images are larger, is in the layout that is fastest
+(:mod:`~basicsr.archs.conv_layout`).
 """
 
 from __future__ import annotations
@@ -17,96 +17,37 @@ import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from basicsr.utils.ranges import Probability
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from .arch_util import Upsample, pad_to_multiple, to_2tuple, trunc_normal_
+from .arch_util import DropPath, Upsample, pad_to_multiple, to_2tuple, trunc_normal_
 from .attention import shift_mask
 from .conv_layout import to_fastest_layout
 from .size_requirement import SizeRequirement
-from .swin_block import SwinTransformerBlock
+from .swin_block import Mlp, SwinTransformerBlock, WindowAttention, window_partition, window_reverse
+from .swin_layers import RSTB, BasicLayer, PatchEmbed, PatchMerging, PatchUnEmbed, UpsampleOneStep, residual_conv
+
+__all__ = [  # plug-ins import the parts from here, as from BasicSR
+    "RSTB",
+    "BasicLayer",
+    "DropPath",
+    "Mlp",
+    "PatchEmbed",
+    "PatchMerging",
+    "PatchUnEmbed",
+    "SwinIR",
+    "SwinTransformerBlock",
+    "Upsample",
+    "UpsampleOneStep",
+    "WindowAttention",
+    "trunc_normal_",
+    "window_partition",
+    "window_reverse",
+]
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 NUM_FEAT = 64  # channels of the reconstruction part, fixed in the release
-
-
-def _to_image(tokens: Tensor, x_size: tuple[int, int]) -> Tensor:
-    """(B, H·W, C) to (B, C, H, W), a view."""
-    return tokens.unflatten(1, x_size).permute(0, 3, 1, 2)
-
-
-def _to_tokens(image: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, H·W, C), a view."""
-    return image.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def _residual_conv(resi_connection: str, dim: int) -> nn.Module:
-    """What follows the blocks before a residual connection: one convolution, or a bottleneck of three."""
-    if resi_connection == "1conv":
-        return nn.Conv2d(dim, dim, 3, 1, 1)
-    if resi_connection == "3conv":
-        return nn.Sequential(
-            nn.Conv2d(dim, dim // 4, 3, 1, 1),
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(dim // 4, dim // 4, 1),
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(dim // 4, dim, 3, 1, 1),
-        )
-    raise ValueError(f"SwinIR's `resi_connection` must be '1conv' or '3conv', not '{resi_connection}'.")
-
-
-class PatchEmbed(nn.Module):
-    """Image to tokens, with an optional normalisation."""
-
-    def __init__(self, embed_dim: int, norm_layer: Callable[[int], nn.Module] | None = None) -> None:
-        super().__init__()
-        self.norm = None if norm_layer is None else norm_layer(embed_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = _to_tokens(x)
-        return tokens if self.norm is None else self.norm(tokens)
-
-
-class BasicLayer(nn.Module):
-    """Swin Transformer blocks in a row, optionally recomputed in the backward pass to save memory."""
-
-    def __init__(self, blocks: Sequence[SwinTransformerBlock], use_checkpoint: bool = False) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.use_checkpoint = use_checkpoint
-
-    def forward(self, x: Tensor, x_size: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-        for block in self.blocks:
-            if self.use_checkpoint and torch.is_grad_enabled():
-                x = checkpoint(block, x, x_size, mask, use_reentrant=False)
-            else:
-                x = block(x, x_size, mask)
-        return x
-
-
-class RSTB(nn.Module):
-    """Residual Swin Transformer block: blocks, a convolution, and a skip connection (figure 2a of the paper).
-
-    Args:
-        blocks: The Swin Transformer blocks.
-        dim: Channels.
-        resi_connection: The convolution before the skip connection.
-        use_checkpoint: Recompute the blocks in the backward pass.
-    """
-
-    def __init__(
-        self, blocks: Sequence[SwinTransformerBlock], dim: int, resi_connection: str, use_checkpoint: bool = False
-    ) -> None:
-        super().__init__()
-        self.residual_group = BasicLayer(blocks, use_checkpoint)
-        self.conv = _residual_conv(resi_connection, dim)
-
-    def forward(self, x: Tensor, x_size: tuple[int, int], mask: Tensor | None = None) -> Tensor:
-        """Process tokens (B, H·W, C) of an image of ``x_size``; ``mask`` as in the blocks."""
-        deep = self.residual_group(x, x_size, mask)
-        return _to_tokens(self.conv(_to_image(deep, x_size))) + x
 
 
 @ARCH_REGISTRY.register()
@@ -191,35 +132,40 @@ class SwinIR(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
 
         self.conv_first = nn.Conv2d(in_chans, embed_dim, 3, 1, 1)
-        self.patch_embed = PatchEmbed(embed_dim, norm_layer if patch_norm else None)
+        norm = norm_layer if patch_norm else None
+        self.patch_embed = PatchEmbed(self.img_size, patch_size, embed_dim, embed_dim, norm)
+        self.patch_unembed = PatchUnEmbed(self.img_size, patch_size, embed_dim, embed_dim)
         self.absolute_pos_embed = None
         if ape:
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, self.img_size[0] * self.img_size[1], embed_dim))
             trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.pos_drop = nn.Dropout(drop_rate)
-        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
         self.layers = nn.ModuleList()
-        for depth, heads in zip(depths, num_heads, strict=True):
-            blocks = [
-                SwinTransformerBlock(
+        for index, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
+            first = sum(depths[:index])
+            self.layers.append(
+                RSTB(
                     embed_dim,
                     self.img_size,
+                    depth,
                     heads,
-                    self.window_size,
-                    shift_size=self.shift_size if index % 2 else 0,
+                    window_size,
                     mlp_ratio=mlp_ratio,
                     qkv_bias=qkv_bias,
                     qk_scale=qk_scale,
                     drop=drop_rate,
                     attn_drop=attn_drop_rate,
-                    drop_path=next(drop_paths),
+                    drop_path=drop_paths[first : first + depth],
                     norm_layer=norm_layer,
+                    use_checkpoint=use_checkpoint,
+                    img_size=self.img_size,
+                    patch_size=patch_size,
+                    resi_connection=resi_connection,
                 )
-                for index in range(depth)
-            ]
-            self.layers.append(RSTB(blocks, embed_dim, resi_connection, use_checkpoint))
+            )
         self.norm = norm_layer(embed_dim)
-        self.conv_after_body = _residual_conv(resi_connection, embed_dim)
+        self.conv_after_body = residual_conv(resi_connection, embed_dim)
         self._build_reconstruction(embed_dim, in_chans)
         self.apply(_init_linear)
 
@@ -231,9 +177,7 @@ class SwinIR(nn.Module):
             self.upsample = Upsample(self.upscale, NUM_FEAT)
             self.conv_last = nn.Conv2d(NUM_FEAT, out_chans, 3, 1, 1)
         elif self.upsampler == "pixelshuffledirect":
-            self.upsample = nn.Sequential(
-                nn.Conv2d(embed_dim, self.upscale**2 * out_chans, 3, 1, 1), nn.PixelShuffle(self.upscale)
-            )
+            self.upsample = UpsampleOneStep(self.upscale, embed_dim, out_chans)
         elif self.upsampler == "nearest+conv":
             if self.upscale not in (2, 4):
                 raise ValueError(f"SwinIR's `upsampler` 'nearest+conv' upscales by 2 or 4, not by {self.upscale}.")
@@ -275,7 +219,7 @@ class SwinIR(nn.Module):
         tokens = self.pos_drop(tokens)
         for layer in self.layers:
             tokens = layer(tokens, x_size, mask)
-        return _to_image(self.norm(tokens), x_size)
+        return self.patch_unembed(self.norm(tokens), x_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1], of any size, to (B, C, upscale·H, upscale·W)."""

@@ -46,12 +46,23 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def layer_names(vgg_type: VGGType) -> list[str]:
     """BasicSR's names of a network's layers; a name's place is torchvision's index of the layer."""
-    kinds = ("conv", "bn", "relu") if vgg_type.endswith("_bn") else ("conv", "relu")
     names = []
     for stage, count in enumerate(CONVOLUTIONS[vgg_type.removesuffix("_bn")], 1):
-        names += [f"{kind}{stage}_{index}" for index in range(1, count + 1) for kind in kinds]
+        names += [f"{kind}{stage}_{index}" for index in range(1, count + 1) for kind in ("conv", "relu")]
         names.append(f"pool{stage}")
-    return names
+    return insert_bn(names) if vgg_type.endswith("_bn") else names
+
+
+NAMES = {vgg_type: layer_names(vgg_type) for vgg_type in CONVOLUTIONS}
+"""The layers of each network without batch norm."""
+
+
+def insert_bn(names: list[str]) -> list[str]:
+    """The names of layers with a batch norm after each convolution: ``bn1_1`` after ``conv1_1``."""
+    with_norms = []
+    for name in names:
+        with_norms += [name, name.replace("conv", "bn")] if "conv" in name else [name]
+    return with_norms
 
 
 @ARCH_REGISTRY.register()

@@ -10,6 +10,7 @@ import platform
 from pathlib import Path
 
 import basicsr
+from basicsr.utils.installation import find_conflict
 from basicsr.utils.registry import REGISTRIES
 
 EXTRAS = {
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     """Print versions, devices and extras.
 
     Returns:
-        1 if a module of the package fails to import.
+        1 if a module of the package fails to import, or another distribution has files in its folder or comes before
+        it.
     """
     import torch
 
@@ -45,13 +47,16 @@ def run(args: argparse.Namespace) -> int:
         absent = [name for name in modules if importlib.util.find_spec(name) is None]
         state = f"lacks {', '.join(absent)}: pip install 'basicsr-kd[{extra}]'" if absent else "installed"
         print(f"[{extra}]".ljust(13) + state)
+    conflict = find_conflict()
     failures: dict[str, str] = {}
     for registry in REGISTRIES.values():
         print(f"{len(registry.keys()):>3} registered as {registry.name}")
         failures |= registry.import_failures
     for module, why in failures.items():
         print(f"FAILED to import {module}: {why}")
-    return 1 if failures else 0
+    if conflict is not None:
+        print(f"FAILED: {conflict}")
+    return 1 if failures or conflict is not None else 0
 
 
 def _version(module: str) -> str:

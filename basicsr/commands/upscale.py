@@ -168,7 +168,7 @@ def build_restorer(args: argparse.Namespace) -> ImageRestorer:
     if not weights:
         raise ValueError(f"give the network's --weights{'; the option file names none' if args.opt else ''}")
     net = build_network(network)
-    param_key = args.param_key or path.get("param_key_g") or "params_ema"
+    param_key = args.param_key or path.get("param_key_g")
     for message in load_weights(net, weights, path.get("strict_load_g", True), param_key):
         _print_safely(f"{weights}: keys {message}", sys.stderr)
     return ImageRestorer(Restorer(net.to(_device(args.device)), _settings(args, opt.get("val"))))

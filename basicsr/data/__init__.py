@@ -2,6 +2,8 @@
 
 from basicsr.utils.lazy import lazy_members
 
-_names, __getattr__, __dir__ = lazy_members(__name__, {"loader": ["build_dataloader", "build_dataset"]})
+_names, __getattr__, __dir__ = lazy_members(
+    __name__, {"loader": ["build_dataloader", "build_dataset", "worker_init_fn"]}
+)
 
 __all__ = list(_names)

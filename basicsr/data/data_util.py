@@ -1,4 +1,4 @@
-"""Lists of a dataset's images: which files there are, and which LQ belongs to which GT."""
+"""Lists of a dataset's images: which files there are, and which LQ belongs to which GT; and sequences of images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+
 from basicsr.data.memmap.images import is_memmap, read_index
+from basicsr.utils.img_util import img2tensor, imread
 from basicsr.utils.misc import scandir
 
 from .pair_advice import advice_on_names
+from .transforms import mod_crop
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -228,3 +235,65 @@ def _require_all(wanted: list[str], present: list[str], problem: str) -> None:
         shown = ", ".join(missing[:_NAMED_IN_ERRORS])
         more = f" and {len(missing) - _NAMED_IN_ERRORS} more" if len(missing) > _NAMED_IN_ERRORS else ""
         raise ValueError(f"{problem}: {shown}{more}. {len(known)} are there, the first of them {present[0]}.")
+
+
+def read_img_seq(
+    path: str | list[str], require_mod_crop: bool = False, scale: int = 1, return_imgname: bool = False
+) -> torch.Tensor | tuple[torch.Tensor, list[str]]:
+    """Read images of one size as a sequence.
+
+    Args:
+        path: A folder, of which all files are read in the order of their names, or a list of files.
+        require_mod_crop: Whether to crop each image to a multiple of ``scale``.
+        scale: See there.
+        return_imgname: Whether to return the files' names as well.
+
+    Returns:
+        ``(T, C, H, W)``, RGB in [0, 1]; on request also the names without folder and extension.
+
+    Raises:
+        OSError: If a file cannot be read.
+        ValueError: If a file is not a whole image.
+    """
+    files = path if isinstance(path, list) else list(scandir(path, full_path=True))
+    images = [imread(file).astype(np.float32) / 255.0 for file in files]
+    if require_mod_crop:
+        images = [mod_crop(image, scale) for image in images]
+    sequence = torch.stack(img2tensor(images))
+    if not return_imgname:
+        return sequence
+    return sequence, [os.path.splitext(os.path.basename(file))[0] for file in files]
+
+
+def generate_gaussian_kernel(kernel_size: int = 13, sigma: float = 1.6) -> np.ndarray:
+    """A Gaussian window ``(kernel_size, kernel_size)``: what SciPy's filter makes of a single point, its sum 1."""
+    point = np.zeros((kernel_size, kernel_size))
+    point[kernel_size // 2, kernel_size // 2] = 1
+    return gaussian_filter(point, sigma)
+
+
+def duf_downsample(x: torch.Tensor, kernel_size: int = 13, scale: int = 4) -> torch.Tensor:
+    """Blur with a Gaussian of σ = 0.4·scale and take every ``scale``-th pixel, as the authors of DUF do.
+
+    Jo et al., "Deep video super-resolution network using dynamic upsampling filters without explicit motion
+    compensation", CVPR 2018.
+
+    Args:
+        x: ``(B, T, C, H, W)`` or ``(T, C, H, W)``. The border is mirrored.
+        kernel_size: Side of the window.
+        scale: 2, 3 or 4.
+
+    Returns:
+        The same with sides divided by ``scale``.
+
+    Raises:
+        ValueError: For another scale.
+    """
+    if scale not in (2, 3, 4):
+        raise ValueError(f"duf_downsample: the scale must be 2, 3 or 4, not {scale}")
+    frames = x.reshape(-1, 1, *x.shape[-2:])
+    # Two output pixels more on each side, which are cut off again.
+    frames = F.pad(frames, [kernel_size // 2 + 2 * scale] * 4, mode="reflect")
+    window = torch.from_numpy(generate_gaussian_kernel(kernel_size, 0.4 * scale)).to(x)
+    small = F.conv2d(frames, window[None, None], stride=scale)[..., 2:-2, 2:-2]
+    return small.reshape(*x.shape[:-2], *small.shape[-2:])

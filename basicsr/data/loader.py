@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
+import random
 import signal
 from collections.abc import Iterable, Sized
 from copy import deepcopy
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -21,7 +23,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from .prefetch_dataloader import PrefetchDataLoader
 from .seeding import SeededDataset, mix_seed
 
-__all__ = ["build_dataset", "build_dataloader"]
+__all__ = ["build_dataset", "build_dataloader", "worker_init_fn"]
 
 _EVALUATION_SEED = 0
 
@@ -135,3 +137,17 @@ def _init_worker(worker_id: int) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def worker_init_fn(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    """Seed a worker of a plug-in's own loader, each differently, as BasicSR does. Our loaders seed every sample.
+
+    Args:
+        worker_id: The worker.
+        num_workers: Workers of a process.
+        rank: The process.
+        seed: The run's seed.
+    """
+    worker_seed = num_workers * rank + worker_id + seed
+    np.random.seed(worker_seed)
+    random.seed(worker_seed)

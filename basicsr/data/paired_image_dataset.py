@@ -31,6 +31,13 @@ class PairedImageDataset(Dataset):
     Args:
         opt: The dataset's section; see :class:`Options`. ``phase`` must be given.
 
+    Attributes:
+        opt: The section.
+        paths: For each pair ``lq_path`` and ``gt_path``: files, or keys of the databases.
+        io_backend_opt, mean, std, filename_tmpl: What the section says, as BasicSR's plug-ins read it.
+        file_client: None; a plug-in's own ``__getitem__`` makes one from ``io_backend_opt``.
+        gt_folder, lq_folder: The folders, databases or storages.
+
     Raises:
         ValueError: If images lack partners, there are none, or ``gt_size`` is missing for training.
         FileNotFoundError: If a folder or the meta_info file does not exist.
@@ -69,6 +76,11 @@ class PairedImageDataset(Dataset):
         folders = {"lq": opt["dataroot_lq"], "gt": opt["dataroot_gt"]}
         self._storage = ImageStorage(self._options.io_backend, folders)
         self._to_tensor = ToTensor(self._options.color == "y", self._options.mean, self._options.std)
+        self.gt_folder, self.lq_folder = folders["gt"], folders["lq"]
+        self.io_backend_opt = self._storage.client_options()
+        self.file_client = None
+        self.mean, self.std = self._options.mean, self._options.std
+        self.filename_tmpl = self._options.filename_tmpl
         self.paths = _find_pairs(self._options, list(folders.values()), list(folders))
 
     def __len__(self) -> int:
@@ -79,19 +91,14 @@ class PairedImageDataset(Dataset):
 
         Returns:
             ``lq`` (C, h, w) and ``gt`` (C, h·scale, w·scale), RGB in [0, 1] before normalisation, and ``lq_path`` and
-            ``gt_path``.
+            ``gt_path``, as in ``paths``.
 
         Raises:
             ValueError: If an image is damaged, their sizes do not fit each other, or a crop does not fit; the message
                 names the file.
         """
         gt, lq, paths = self._views(index)
-        return {
-            "lq": self._to_tensor(lq),
-            "gt": self._to_tensor(gt),
-            "lq_path": self._storage.file_name(paths["lq_path"]),
-            "gt_path": self._storage.file_name(paths["gt_path"]),
-        }
+        return {"lq": self._to_tensor(lq), "gt": self._to_tensor(gt), **paths}
 
     def read_batch(self, indices: Sequence[int], seed_sample: Callable[[int], None]) -> dict[str, Any]:
         """A batch of training samples, exactly those of ``__getitem__``, each written straight into its place.
@@ -114,8 +121,8 @@ class PairedImageDataset(Dataset):
             gt_view, lq_view, paths = self._views(index)
             self._to_tensor.write(gt_view, gt_rows[row])
             self._to_tensor.write(lq_view, lq_rows[row])
-            lq_paths.append(self._storage.file_name(paths["lq_path"]))
-            gt_paths.append(self._storage.file_name(paths["gt_path"]))
+            lq_paths.append(paths["lq_path"])
+            gt_paths.append(paths["gt_path"])
         return {"lq": lq, "gt": gt, "lq_path": lq_paths, "gt_path": gt_paths}
 
     def _views(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:

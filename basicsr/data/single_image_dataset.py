@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch.utils.data import Dataset
 
@@ -24,12 +24,20 @@ class SingleImageDataset(Dataset):
     Args:
         opt: The dataset's section; see :class:`Options`.
 
+    Attributes:
+        opt: The section.
+        paths: The files, or keys of the database.
+        io_backend_opt, mean, std: What the section says, as BasicSR's plug-ins read it.
+        file_client: None; a plug-in's own ``__getitem__`` makes one from ``io_backend_opt``.
+        lq_folder: The folder, database or storage.
+
     Raises:
         ValueError: If there are no images, or listed ones are missing.
         FileNotFoundError: If the folder or the meta_info file does not exist.
     """
 
     class Options(sections.DatasetOptions):
+        unread: ClassVar[tuple[str, ...]] = ("filename_tmpl", "lq_size", "use_hflip", "use_rot")
         dataroot_lq: str
         """Folder, LMDB or decoded storage of the images."""
         meta_info_file: str | None = None
@@ -42,6 +50,10 @@ class SingleImageDataset(Dataset):
         folder = opt["dataroot_lq"]
         self._storage = ImageStorage(options.io_backend, {"lq": folder})
         self._to_tensor = ToTensor(options.color == "y", options.mean, options.std)
+        self.lq_folder = folder
+        self.io_backend_opt = self._storage.client_options()
+        self.file_client = None
+        self.mean, self.std = options.mean, options.std
         if (options.io_backend or {}).get("type") == "lmdb":
             self.paths = paths_from_lmdb(folder)
         elif options.meta_info_file:
@@ -56,10 +68,10 @@ class SingleImageDataset(Dataset):
         """An image.
 
         Returns:
-            ``lq`` (C, H, W), RGB in [0, 1] before normalisation, and ``lq_path``.
+            ``lq`` (C, H, W), RGB in [0, 1] before normalisation, and ``lq_path``, as in ``paths``.
 
         Raises:
             ValueError: If the image is damaged; the message names it.
         """
         path = self.paths[index]
-        return {"lq": self._to_tensor(self._storage.read(path, "lq")), "lq_path": self._storage.file_name(path)}
+        return {"lq": self._to_tensor(self._storage.read(path, "lq")), "lq_path": path}

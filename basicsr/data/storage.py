@@ -42,6 +42,7 @@ class ImageStorage:
             raise ValueError(f"unknown storage '{self._backend}': io_backend.type is one of {', '.join(BACKENDS)}")
         if self._backend == "lmdb":
             options |= {"db_paths": list(folders.values()), "client_keys": list(folders)}
+        self._options = options
         try:
             if self._backend == "memmap":
                 self._decoded = {role: MemmapImages(folder, **options) for role, folder in folders.items()}
@@ -56,6 +57,10 @@ class ImageStorage:
                 _warn_if_stale(folder, self._decoded[role].index)
             if self._backend == "disk" and is_memmap(folder):
                 raise ValueError(f"{folder} holds decoded images; read it with io_backend: {{type: memmap}}")
+
+    def client_options(self) -> dict[str, Any]:
+        """The arguments of a `FileClient` for the same files, with its backend as ``type``; a new dict."""
+        return {"type": self._backend, **self._options}
 
     def read(self, path: str, role: str) -> np.ndarray:
         """An image ``(H, W, 3)``, BGR, in the type and range of its file: uint8, uint16 or float32.
@@ -79,10 +84,6 @@ class ImageStorage:
         except ValueError as error:
             where = os.path.join(self._folders[role], path) if self._backend == "lmdb" else path
             raise ValueError(f"cannot read the {role} image {where}: {error}") from None
-
-    def file_name(self, path: str) -> str:
-        """The path with an extension: an LMDB's key has none, and a dot in it must not be taken for one."""
-        return f"{path}.png" if self._backend == "lmdb" else path
 
 
 def _warn_if_stale(folder: str, index: Index) -> None:

@@ -105,8 +105,7 @@ class FrozenNetworks:
             net = build_network(options).to(self._device)
         weights = str(path.get(f"pretrain_{key}") or "")
         if weights and weights != RANDOM:
-            param_key = path.get(f"param_key_{name}") or "params_ema"
-            get_root_logger().info(f"Loading {type(net).__name__} from {weights} [{param_key}].")
+            param_key = path.get(f"param_key_{name}")
             with explaining_misfit(self._opt, key, net, param_key):
                 sentences = load_weights(net, weights, path.get(f"strict_load_{name}", True), param_key)
             for sentence in sentences:

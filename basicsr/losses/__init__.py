@@ -25,7 +25,13 @@ _names, __getattr__, __dir__ = lazy_members(
             "l1_loss",
             "mse_loss",
         ],
-        "loss_util": ["reduce_loss", "weight_reduce_loss", "weighted_loss"],
+        "loss_util": [
+            "get_local_weights",
+            "get_refined_artifact_map",
+            "reduce_loss",
+            "weight_reduce_loss",
+            "weighted_loss",
+        ],
         "perceptual_loss": ["PerceptualLoss"],
     },
 )

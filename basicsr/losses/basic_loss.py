@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from basicsr.losses.loss_util import check_reduction, check_shapes, weighted_loss
+from basicsr.losses.loss_util import REDUCTIONS, check_reduction, check_shapes, weighted_loss
 from basicsr.losses.perceptual_loss import PerceptualLoss  # noqa: F401  (BasicSR has it here)
 from basicsr.utils.color_util import rgb2ycbcr_pt
 from basicsr.utils.registry import LOSS_REGISTRY
+
+_reduction_modes = list(REDUCTIONS)  # BasicSR's name
 
 
 @weighted_loss

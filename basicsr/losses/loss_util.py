@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -74,6 +75,42 @@ def weighted_loss(loss_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return weight_reduce_loss(loss_func(pred, target, **kwargs), weight, reduction)
 
     return wrapper
+
+
+def get_local_weights(residual: Tensor, ksize: int) -> Tensor:
+    """The variance of a residual in the window around each pixel (LDL, eq. 4).
+
+    Liang, Zeng and Zhang, "Details or artifacts: a locally discriminative learning approach to realistic image
+    super-resolution", CVPR 2022.
+
+    Args:
+        residual: ``(B, C, H, W)``.
+        ksize: Side of the window, odd. The border is mirrored.
+
+    Returns:
+        The unbiased variances, ``(B, C, H, W)``.
+    """
+    padded = F.pad(residual, [(ksize - 1) // 2] * 4, mode="reflect")
+    return padded.unfold(2, ksize, 1).unfold(3, ksize, 1).var(dim=(-1, -2), unbiased=True)
+
+
+def get_refined_artifact_map(img_gt: Tensor, img_output: Tensor, img_ema: Tensor, ksize: int) -> Tensor:
+    """How likely each pixel of an output is an artefact (LDL, eq. 3 to 7; see :func:`get_local_weights`).
+
+    Args:
+        img_gt: Ground truth, ``(B, C, H, W)``.
+        img_output: The network's output.
+        img_ema: The output of the network's moving average.
+        ksize: Side of the window in which variances are computed.
+
+    Returns:
+        ``(B, 1, H, W)``; 0 where the output is closer to the ground truth than the average's.
+    """
+    residual = (img_gt - img_output).abs().sum(dim=1, keepdim=True)
+    residual_ema = (img_gt - img_ema).abs().sum(dim=1, keepdim=True)
+    of_image = residual.var(dim=(-1, -2, -3), keepdim=True) ** 0.2
+    weight = of_image * get_local_weights(residual, ksize)
+    return weight.masked_fill(residual < residual_ema, 0.0)
 
 
 def check_shapes(pred: Tensor, target: Tensor) -> None:

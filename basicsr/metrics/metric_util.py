@@ -48,16 +48,21 @@ def to_y_channel(img: np.ndarray) -> np.ndarray:
     return cv2.transform(img, np.hstack([blue_green_red, YCBCR_OFFSET[None, :1]]))[..., None]
 
 
+class ShapeMismatchError(ValueError, AssertionError):
+    """Images of different shapes; also an AssertionError, which BasicSR raises."""
+
+
 def prepare_pair(
     img: np.ndarray, img2: np.ndarray, crop_border: int, input_order: str, test_y_channel: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two images as a full-reference metric compares them: ``(H, W, C)``, cropped, float64, luma on request.
 
     Raises:
-        ValueError: If their shapes differ or the border leaves nothing.
+        ShapeMismatchError: If their shapes differ.
+        ValueError: If the border leaves nothing.
     """
     if img.shape != img2.shape:
-        raise ValueError(f"a metric compares images of one shape, not {img.shape} and {img2.shape}")
+        raise ShapeMismatchError(f"a metric compares images of one shape, not {img.shape} and {img2.shape}")
     pair = []
     for picture in (img, img2):
         picture = cut_border(reorder_image(picture, input_order), crop_border)

@@ -23,7 +23,6 @@ from basicsr.utils.registry import METRIC_REGISTRY
 # ``mean`` (36) and ``covariance`` (36, 36) of the features of the 125 pristine photographs of the authors' release.
 _PRISTINE_FILE = Path(__file__).with_name("niqe_pris_params.npz")
 
-_BLOCK = 96
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
@@ -49,20 +48,47 @@ def calculate_niqe(
         ValueError: If fewer than two blocks fit in the image, or for another ``convert_to``.
     """
     plane = _to_plane(cut_border(reorder_image(img, input_order), crop_border), convert_to)
-    rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
-    if rows * columns < 2:
+    return niqe(plane, *_pristine_model(), cv2.getGaussianKernel(7, 7 / 6))
+
+
+def niqe(
+    img: np.ndarray,
+    mu_pris_param: np.ndarray,
+    cov_pris_param: np.ndarray,
+    gaussian_window: np.ndarray,
+    block_size_h: int = 96,
+    block_size_w: int = 96,
+) -> float:
+    """NIQE of a plane, with other constants than the authors' on request.
+
+    Args:
+        img: Plane ``(H, W)`` in [0, 255], rounded.
+        mu_pris_param: Mean of the features of pristine photographs, 36 values.
+        cov_pris_param: Their covariance, ``(36, 36)``.
+        gaussian_window: The window of local means, ``(7, 7)``; or ``(7, 1)``, where it is the product of this and its
+            transpose.
+        block_size_h: Height of a block, even.
+        block_size_w: Its width, even.
+
+    Returns:
+        As :func:`calculate_niqe`.
+
+    Raises:
+        ValueError: If there are less than two blocks, or they have odd sides.
+    """
+    height, width = block_size_h, block_size_w
+    rows, columns = img.shape[0] // height, img.shape[1] // width
+    if rows * columns < 2 or height % 2 or width % 2:
         raise ValueError(
-            f"NIQE needs two blocks of {_BLOCK}×{_BLOCK} pixels or more within crop_border; "
-            f"{plane.shape[0]}×{plane.shape[1]} pixels (height×width) hold {rows * columns}"
+            f"NIQE needs two blocks of {height}×{width} pixels (even numbers) or more within crop_border; "
+            f"{img.shape[0]}×{img.shape[1]} pixels (height×width) hold {rows * columns}"
         )
-    plane = plane[: rows * _BLOCK, : columns * _BLOCK]
-    features = np.hstack(
-        [
-            _block_features(_normalise(plane), _BLOCK),
-            _block_features(_normalise(imresize(plane, 0.5)), _BLOCK // 2),
-        ]
-    )
-    return _distance(features)
+    plane = img[: rows * height, : columns * width].astype(np.float64)
+    features = [
+        _block_features(_normalise(plane, gaussian_window), height, width),
+        _block_features(_normalise(imresize(plane, 0.5), gaussian_window), height // 2, width // 2),
+    ]
+    return _distance(np.hstack(features), np.ravel(mu_pris_param), cov_pris_param)
 
 
 def _to_plane(img: np.ndarray, convert_to: str) -> np.ndarray:
@@ -77,16 +103,18 @@ def _to_plane(img: np.ndarray, convert_to: str) -> np.ndarray:
     return plane.reshape(img.shape[:2]).astype(np.float64).round()
 
 
-def _normalise(plane: np.ndarray) -> np.ndarray:
-    """Subtract the local mean and divide by the local deviation, plus 1 (eq. 1-3); Gaussian window, 7×7, σ 7/6.
+def _normalise(plane: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Subtract the local mean and divide by the local deviation, plus 1 (eq. 1-3).
 
     The sums are made in float64 and their results rounded to float32. In a flat area that makes the difference from
     the mean exactly zero, where float64 leaves noise of 1e-14, whose sign would affect the fit of the distribution.
     """
-    kernel = cv2.getGaussianKernel(7, 7 / 6)
 
     def local_mean(values: np.ndarray) -> np.ndarray:
-        filtered = cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+        if window.shape[1] == 1:
+            filtered = cv2.sepFilter2D(values, cv2.CV_64F, window, window, borderType=cv2.BORDER_REPLICATE)
+        else:
+            filtered = cv2.filter2D(values, cv2.CV_64F, cv2.flip(window, -1), borderType=cv2.BORDER_REPLICATE)
         return filtered.astype(np.float32)
 
     mean = local_mean(plane)
@@ -94,11 +122,12 @@ def _normalise(plane: np.ndarray) -> np.ndarray:
     return ((plane.astype(np.float32) - mean) / (deviation + 1)).astype(np.float64)
 
 
-def _block_features(plane: np.ndarray, size: int) -> np.ndarray:
+def _block_features(plane: np.ndarray, block_height: int, block_width: int) -> np.ndarray:
     """The 18 features of each block, ``(blocks, 18)``: shape and scale of the values (eq. 4), and for each of four
     directions shape, mean, left and right scale of the products of neighbours (eq. 5-8)."""
-    height, width = plane.shape
-    blocks = plane.reshape(height // size, size, width // size, size).swapaxes(1, 2).reshape(-1, size, size)
+    rows, columns = plane.shape[0] // block_height, plane.shape[1] // block_width
+    blocks = plane.reshape(rows, block_height, columns, block_width).swapaxes(1, 2)
+    blocks = blocks.reshape(-1, block_height, block_width)
     shape, left, right = _fit_aggd(blocks)
     features = [shape, (left + right) / 2]
     for shift in _NEIGHBOURS:
@@ -113,7 +142,7 @@ def _fit_aggd(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Lasmar, Stitou and Berthoumieu, "Multiscale skewed heavy tailed model for texture analysis", ICIP 2009.
 
     Args:
-        blocks: ``(blocks, size, size)``.
+        blocks: ``(blocks, height, width)``.
 
     Returns:
         Shape, left scale and right scale, ``(blocks,)`` each. A block without negative or without positive values
@@ -149,9 +178,8 @@ def _pristine_model() -> tuple[np.ndarray, np.ndarray]:
         return arrays["mean"], arrays["covariance"]
 
 
-def _distance(features: np.ndarray) -> float:
+def _distance(features: np.ndarray, pristine_mean: np.ndarray, pristine_covariance: np.ndarray) -> float:
     """Eq. 10 between the Gaussian fitted to the blocks' features ``(blocks, 36)`` and that of pristine photographs."""
-    pristine_mean, pristine_covariance = _pristine_model()
     complete = features[np.isfinite(features).all(axis=1)]
     if len(complete) < 2:
         return math.nan

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from basicsr.metrics.metric_util import prepare_pair
+from basicsr.metrics.metric_util import ShapeMismatchError, prepare_pair
 from basicsr.utils.color_util import rgb2ycbcr_pt
 from basicsr.utils.registry import METRIC_REGISTRY
 
@@ -66,14 +66,16 @@ def calculate_ssim(
     the authors' window: Gaussian, 11×11, σ 1.5. The arguments are those of ``calculate_psnr``.
 
     Returns:
-        A similarity in [-1, 1]; 1 for equal images.
+        A similarity in [-1, 1]; 1 for equal images. NaN where less than 11×11 pixels are left within the border, for
+        which it is not defined.
 
     Raises:
-        ValueError: If the shapes differ, or less than 11×11 pixels are left within the border.
+        ValueError: If the shapes differ or the border leaves nothing.
     """
     first, second = prepare_pair(img, img2, crop_border, input_order, test_y_channel)
     height, width = first.shape[:2]
-    _check_ssim_size(height, width)
+    if min(height, width) < _WINDOW:
+        return math.nan
     total = 0.0
     for top in range(0, height - _WINDOW + 1, _STRIP):
         rows = slice(top, top + _STRIP + _WINDOW - 1)
@@ -155,7 +157,7 @@ def _prepare_batches(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Two batches as they are compared: cropped, float64, luma on request if there are three channels."""
     if img.shape != img2.shape or img.dim() != 4:
-        raise ValueError(
+        raise ShapeMismatchError(
             f"a metric compares batches (B, C, H, W) of one shape, not {tuple(img.shape)} and {tuple(img2.shape)}"
         )
     height, width = img.shape[2:]

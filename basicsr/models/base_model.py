@@ -200,9 +200,33 @@ class BaseModel(ValidationMixin):
     ) -> None:
         """Load weights; see :func:`basicsr.utils.weights.load_weights`."""
         logger = get_root_logger()
-        logger.info(f"Loading {type(self.get_bare_model(net)).__name__} from {load_path} [{param_key}].")
         for message in load_weights(self.get_bare_model(net), load_path, strict, param_key):
             logger.warning(f"{load_path}: keys {message}")
+
+    def _print_different_keys_loading(
+        self, crt_net: nn.Module, load_net: dict[str, Tensor], strict: bool = True
+    ) -> None:
+        """Log how a state dict differs from a network's, for a plug-in that loads weights itself, as in BasicSR.
+
+        Args:
+            crt_net: The network.
+            load_net: The state dict. Unless ``strict``, tensors of another shape are renamed in it, by the ending
+                ``.ignore``, so that they are not loaded.
+            strict: Whether they will be loaded strictly.
+        """
+        logger = get_root_logger()
+        own = self.get_bare_model(crt_net).state_dict()
+        for title, names in (
+            ("Current net - loaded net", own.keys() - load_net.keys()),
+            ("Loaded net - current net", load_net.keys() - own.keys()),
+        ):
+            if names:
+                logger.warning("\n  ".join([f"{title}:", *sorted(names)]))
+        for name in [] if strict else sorted(own.keys() & load_net.keys()):
+            if own[name].shape != load_net[name].shape:
+                shapes = f"crt_net: {own[name].shape}; load_net: {load_net[name].shape}"
+                logger.warning(f"Size different, ignore [{name}]: {shapes}")
+                load_net[f"{name}.ignore"] = load_net.pop(name)
 
     def save_training_state(self, epoch: int, current_iter: int | str) -> None:
         """Write ``training_states/<iter>.state``; every rank must call it, since each one's random state is kept.
@@ -244,7 +268,7 @@ class BaseModel(ValidationMixin):
                 atomic_save(state, file)
             except OSError as error:
                 self.save_errors.append(str(error))
-        keep = LoggerOptions.of(self.opt["logger"]).keep_last
+        keep = LoggerOptions.of(self.opt.get("logger")).keep_last
         if not self.save_errors and keep:
             keep_newest(states, models, state["networks"], state["iter"], keep)
         elif self.save_errors and not file.is_file():

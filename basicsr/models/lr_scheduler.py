@@ -127,6 +127,20 @@ class TrueCosineAnnealingLR(CosineAnnealingLR):
     """The name that NAFNet's option files use for :class:`CosineAnnealingLR`."""
 
 
+def get_position_from_periods(iteration: int, cumulative_period: Sequence[int]) -> int | None:
+    """The index of the period that an iteration belongs to; the last iteration of a period still does.
+
+    Args:
+        iteration: The iteration.
+        cumulative_period: The last iteration of each period.
+
+    Returns:
+        The index, or None after the last period.
+    """
+    position = bisect_left(cumulative_period, iteration)
+    return position if position < len(cumulative_period) else None
+
+
 def find_scheduler(name: str) -> type[LRScheduler]:
     """The schedule that ``type: name`` means: one of this module, or of torch.optim.lr_scheduler.
 

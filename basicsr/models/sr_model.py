@@ -79,7 +79,7 @@ class SRModel(BaseModel):
         self.net_g = self.model_to_device(self.runtime.to_memory_format(net))
         self.print_network(self.net_g)
         if opt["path"].get("pretrain_network_g"):
-            self._load_generator(self.net_g, "params" if self.is_train else "params_ema")
+            self._load_generator(self.net_g, "params" if self.is_train else None)
         if self.is_train:
             # Here, since plug-ins replace init_training_settings.
             self.timer = StepTimer(self.device)
@@ -105,7 +105,7 @@ class SRModel(BaseModel):
         precision = resolve_precision(options.precision, self.device, "runtime.g.precision")
         return NetworkRuntime(precision, options.channels_last, options.compile)
 
-    def _load_generator(self, net: nn.Module, default_key: str) -> None:
+    def _load_generator(self, net: nn.Module, default_key: str | None) -> None:
         path = self.opt["path"]
         strict, key = path.get("strict_load_g", True), path.get("param_key_g") or default_key
         with explaining_misfit(self.opt, "network_g", self.get_bare_model(net), key):
@@ -139,7 +139,7 @@ class SRModel(BaseModel):
         self.model_ema(0)  # also where a file is loaded: it may lack some of the weights
         if self.opt["path"].get("pretrain_network_g"):
             path = self.opt["path"]
-            self.load_network(self.net_g_ema, path["pretrain_network_g"], path.get("strict_load_g", True), "params_ema")
+            self.load_network(self.net_g_ema, path["pretrain_network_g"], path.get("strict_load_g", True), None)
 
     def build_losses(self) -> None:
         """Build the losses that ``train`` names: the distillation terms, and the supervised losses."""

@@ -95,8 +95,10 @@ class ValidationMixin:
 
     @master_only
     def _write_results(self, current_iter: int | str) -> None:
+        root = self.opt["path"].get("experiments_root" if self.opt["is_train"] else "results_root")
+        if root is None:  # options that were made by hand
+            return
         facts = run_facts(self.opt, current_iter if self.opt["is_train"] else None)
-        root = self.opt["path"]["experiments_root" if self.opt["is_train"] else "results_root"]
         write_report(root, "validation" if self.opt["is_train"] else "results", self.results.values(), facts)
 
     def _initialize_best_metric_results(self, dataset_name: str) -> None:

@@ -110,6 +110,23 @@ def _to_img(tensor: torch.Tensor, rgb2bgr: bool, out_type: type, min_max: tuple[
     return np.ascontiguousarray(img, dtype=out_type)
 
 
+def tensor2img_fast(tensor: torch.Tensor, rgb2bgr: bool = True, min_max: tuple[float, float] = (0, 1)) -> np.ndarray:
+    """Turn one tensor into a uint8 image like BasicSR's function of this name, which rounds down.
+
+    Args:
+        tensor: ``(1, C, H, W)``.
+        rgb2bgr: Whether to swap the first and third channel.
+        min_max: The values that become black and white.
+
+    Returns:
+        An image ``(H, W, C)``.
+    """
+    low, high = min_max
+    values = (tensor.detach().squeeze(0).clamp(low, high) - low) / (high - low) * 255
+    img = values.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(img[..., ::-1] if rgb2bgr else img)
+
+
 def _grid(batch: torch.Tensor) -> torch.Tensor:
     """Lay a batch ``(B, C, H, W)`` out as one black picture ``(C, rows·(H+2)+2, columns·(W+2)+2)``."""
     count, channels, height, width = batch.shape

@@ -1,4 +1,7 @@
-"""MATLAB's ``imresize`` with its default bicubic kernel, the resampling that defines "bicubic" LR images."""
+"""MATLAB's ``imresize`` with its default bicubic kernel, the resampling that defines "bicubic" LR images.
+
+The conversions of colours are here, too, where plug-ins written for BasicSR 1.3 import them from.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from scipy import sparse
+
+from .color_util import bgr2ycbcr, rgb2ycbcr, ycbcr2bgr, ycbcr2rgb
+
+__all__ = ["bgr2ycbcr", "calculate_weights_indices", "cubic", "imresize", "rgb2ycbcr", "ycbcr2bgr", "ycbcr2rgb"]
 
 Image = TypeVar("Image", np.ndarray, torch.Tensor)
 
@@ -101,3 +108,45 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     inner = (1.5 * x - 2.5) * x * x + 1.0
     outer = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
     return np.where(x <= 1.0, inner, np.where(x <= 2.0, outer, 0.0))
+
+
+def cubic(x: torch.Tensor) -> torch.Tensor:
+    """Keys' cubic convolution kernel with a = -1/2 (eq. 15) of every element, in the dtype of ``x``."""
+    x = x.abs()
+    inner = 1.5 * x**3 - 2.5 * x**2 + 1
+    outer = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x <= 1, inner, torch.where(x <= 2, outer, torch.zeros_like(x)))
+
+
+def calculate_weights_indices(
+    in_length: int, out_length: int, scale: float, kernel: str, kernel_width: float, antialiasing: bool
+) -> tuple[torch.Tensor, torch.Tensor, int, int]:
+    """The resampling of one axis as plug-ins written for BasicSR take it, in its float32; ``imresize`` does without it.
+
+    Args:
+        in_length: Size of the input.
+        out_length: Size of the output.
+        scale: The factor.
+        kernel: Not used; it is the cubic one.
+        kernel_width: Width of the kernel, 4.
+        antialiasing: Whether to widen the kernel when shrinking.
+
+    Returns:
+        Weights ``(out_length, taps)`` whose rows sum to 1; the pixels that they belong to, likewise, as positions in
+        the axis with its mirror image before and behind it; and the number of mirrored pixels before and behind.
+    """
+    shrink = scale if antialiasing and scale < 1 else 1
+    width = kernel_width / shrink
+    centre = torch.arange(1.0, out_length + 1) / scale + 0.5 * (1 - 1 / scale)  # the first pixel's is 1, as in MATLAB
+    count = math.ceil(width) + 2
+    taps = torch.floor(centre - width / 2)[:, None] + torch.arange(float(count))
+    weights = shrink * cubic((centre[:, None] - taps) * shrink)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    # Two columns more than the kernel is wide: those at the ends go where they do not weigh.
+    if (weights[:, 0] == 0).any():
+        kept = slice(1, count - 1)
+    else:
+        kept = slice(0, count - 2 if (weights[:, -1] == 0).any() else count)
+    weights, taps = weights[:, kept].contiguous(), taps[:, kept].contiguous()
+    before, behind = int(1 - taps.min()), int(taps.max() - in_length)
+    return weights, taps + before - 1, before, behind

@@ -88,10 +88,12 @@ def check_resume(opt: dict, resume_iter: int) -> None:
         resume_iter: The iteration.
     """
     path = opt["path"]
+    ignored = path.get("ignore_resume_networks") or []
+    ignored = [ignored] if isinstance(ignored, str) else ignored
     for network in [key for key in opt if key.startswith("network_")]:
         name = network.removeprefix("network_")
         saved = Path(path["models"]) / f"net_{name}_{resume_iter}.pth"
-        if network not in (path.get("ignore_resume_networks") or []) and saved.is_file():
+        if network not in ignored and saved.is_file():
             path[f"pretrain_{network}"] = str(saved)
             path[f"param_key_{name}"] = "params"
             path[f"strict_load_{name}"] = True

@@ -12,7 +12,10 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 class Registry:
@@ -64,9 +67,9 @@ class Registry:
         known = self._objects.get(name)
         if known is None or _same_source(known, obj):
             self._objects[name] = obj
-        elif _is_ours(obj) and not _is_ours(known):
+        elif belongs_to_package(obj) and not belongs_to_package(known):
             self._objects[f"{name}_basicsr"] = obj
-        elif _is_ours(known) and not _is_ours(obj):
+        elif belongs_to_package(known) and not belongs_to_package(obj):
             self._objects[f"{name}_basicsr"] = known
             self._objects[name] = obj
         else:
@@ -108,7 +111,7 @@ class Registry:
             return
         self._imported = True
         package = importlib.import_module(self._package)
-        for member in pkgutil.iter_modules(package.__path__):
+        for member in pkgutil.iter_modules([str(Path(package.__file__).parent)]):  # not folders of users' files
             if member.name.endswith(self._file_suffix):
                 full_name = f"{self._package}.{member.name}"
                 try:
@@ -134,8 +137,12 @@ class Registry:
         return " ".join(lines)
 
 
-def _is_ours(obj: Any) -> bool:
-    return obj.__module__.split(".")[0] == "basicsr"
+def belongs_to_package(obj: Any) -> bool:
+    """Whether a class or function is of this package, and not of a user's file that was imported as a part of it."""
+    if obj.__module__.partition(".")[0] != "basicsr":
+        return False
+    file = getattr(sys.modules.get(obj.__module__), "__file__", None)
+    return file is None or Path(file).is_relative_to(_PACKAGE)
 
 
 def _same_source(known: Any, obj: Any) -> bool:

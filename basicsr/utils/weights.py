@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import re
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from .download_util import local_path
 
 PREFIXES = ("module.", "_orig_mod.")
+STATE_KEYS = ("params_ema", "params", "state_dict")
+"""What published files call their state dicts, in the order in which they are looked for."""
 SIZE_MISMATCH = re.compile(
     r"size mismatch for (\S+): copying a param with shape torch\.Size\((.*?)\) from checkpoint, "
     r"the shape in current model is torch\.Size\((.*?)\)\."
@@ -84,28 +87,40 @@ def _stand_in(full_name: str) -> type:
 
 
 def extract_state_dict(checkpoint: Any, param_key: str | None = "params", source: str = "the checkpoint") -> dict:
-    """The state dict inside a checkpoint, its keys as they are.
+    """The state dict inside a checkpoint, its keys as they are; see :func:`find_state_dict`."""
+    return find_state_dict(checkpoint, param_key, source)[0]
+
+
+def find_state_dict(
+    checkpoint: Any, param_key: str | None = "params", source: str = "the checkpoint"
+) -> tuple[dict, str | None]:
+    """The state dict inside a checkpoint, its keys as they are, and the key that it was found under.
 
     Args:
         checkpoint: What a file held: a state dict, or a mapping that holds one under ``params``, ``params_ema`` or
             ``state_dict``.
-        param_key: The key to take. If it is absent, the others are tried in the order ``params_ema``, ``params``,
-            ``state_dict``; None means the same order from the start.
+        param_key: The key to take. If it is one of these and absent, the others are tried in the order ``params_ema``,
+            ``params``, ``state_dict``; None means the same order from the start.
         source: Named in errors.
 
+    Returns:
+        The state dict, and its key; None where the checkpoint itself is one.
+
     Raises:
-        ValueError: If there is no state dict in it.
+        ValueError: If there is no state dict in it, or none under a ``param_key`` of another name.
     """
-    if isinstance(checkpoint, Mapping):
-        for key in (param_key, "params_ema", "params", "state_dict"):
-            if key is not None and isinstance(checkpoint.get(key), Mapping):
-                checkpoint = checkpoint[key]
-                break
-        if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
-            return dict(checkpoint)
-        found = ", ".join(map(str, list(checkpoint)[:8])) or "nothing"
-        raise ValueError(f"{source} holds no state dict; it has the keys {found}")
-    raise ValueError(f"{source} holds no state dict but a {type(checkpoint).__name__}")
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{source} holds no state dict but a {type(checkpoint).__name__}")
+    named = [key for key, value in checkpoint.items() if isinstance(value, Mapping)]
+    if param_key is not None and param_key not in (*named, *STATE_KEYS):
+        found = f"those of {', '.join(map(str, named))}" if named else "a state dict without a name"
+        raise ValueError(f"param_key: {source} holds no weights '{param_key}', but {found}")
+    taken = next((key for key in (param_key, *STATE_KEYS) if key is not None and key in named), None)
+    state = checkpoint if taken is None else checkpoint[taken]
+    if state and all(isinstance(value, Tensor) for value in state.values()):
+        return dict(state), taken
+    found = ", ".join(map(str, list(state)[:8])) or "nothing"
+    raise ValueError(f"{source} holds no state dict; it has the keys {found}")
 
 
 def strip_prefixes(key: str) -> str:
@@ -118,13 +133,13 @@ def strip_prefixes(key: str) -> str:
 def load_weights(
     net: nn.Module, path: str | os.PathLike, strict: bool = True, param_key: str | None = "params"
 ) -> list[str]:
-    """Load a file's weights into a network.
+    """Load a file's weights into a network. The log names the key that was taken.
 
     Args:
         net: The network, without any wrapper.
         path: The file, or its URL.
         strict: Whether keys and shapes must all agree. Otherwise what agrees is loaded.
-        param_key: See :func:`extract_state_dict`.
+        param_key: See :func:`find_state_dict`. That another one was taken is a warning.
 
     Returns:
         Messages about differences; empty if everything agreed.
@@ -132,7 +147,13 @@ def load_weights(
     Raises:
         ValueError: If ``strict`` and something differs: lists missing, unexpected and wrong-shape keys.
     """
-    state = read_weights(net, path, param_key)
+    checkpoint = load_file(path)
+    state, taken = find_state_dict(checkpoint, param_key, str(path))
+    logger = logging.getLogger("basicsr")
+    logger.info(f"Loading {type(net).__name__} from {path} [{'the whole file' if taken is None else taken}].")
+    if taken is not None and param_key not in (None, taken):
+        logger.warning(f"{path} has no '{param_key}', but {', '.join(map(str, checkpoint))}: '{taken}' is taken.")
+    state = _without_prefixes(net, state)
     own = net.state_dict().keys()
     wrong: dict[str, str] = {}
     try:
@@ -166,7 +187,10 @@ def load_weights(
 
 def read_weights(net: nn.Module, path: str | os.PathLike, param_key: str | None = "params") -> dict[str, Tensor]:
     """A file's weights by a network's keys, whether or not they fit it; arguments as for :func:`load_weights`."""
-    state = extract_state_dict(load_file(path), param_key, str(path))
+    return _without_prefixes(net, extract_state_dict(load_file(path), param_key, str(path)))
+
+
+def _without_prefixes(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     own = net.state_dict().keys()
     stripped = {strip_prefixes(key): value for key, value in state.items()}
     # Fewer fit where a part of the network is named "module".

@@ -66,7 +66,6 @@ def test_sections_are_removed_by_null_and_replaced_on_request(tmp_path):
         ({"x": "_base_: [3]\n"}, r"_base_ \(x.yml:1\): must be the path"),
         ({"x": ""}, r"must hold `key: value` lines, but it is empty"),
         ({"x": "- 1\n"}, r"x.yml:1: .* but it holds a list"),
-        ({"x": "_base_: y.yml\n", "y": "a: 1\na: 2\n"}, r"y.yml:2: 'a' is written twice"),
         ({"x": "imports: 3\n"}, r"imports \(x.yml:1\): must be a list"),
         ({"x": "imports: [mine.py]\n"}, r"imports \(x.yml:1\): there is no file 'mine.py'"),
     ],

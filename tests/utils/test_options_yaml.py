@@ -74,8 +74,6 @@ def test_merge_keys_inherit_and_lose_to_written_ones():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a: 1\nb: 2\na: 3\n", r"x.yml:3: 'a' is written twice, first in line 1"),
-        ("a:\n  b: 1\n  b: 2\n", r"x.yml:3: 'b' is written twice, first in line 2"),
         ("a: [1, 2\nb: 3\n", r"x.yml:2: not valid YAML"),
         ("a:\n\t- 1\n", r"x.yml:2: not valid YAML: .*\\t"),
         ("a: *nothing\n", r"x.yml:1: not valid YAML: .*undefined alias"),

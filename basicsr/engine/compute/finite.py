@@ -40,7 +40,8 @@ class FiniteGuard:
         Returns:
             1.0 if the step must be skipped, else 0.0, a float32 tensor on the device.
         """
-        norms = torch._foreach_norm(list(gradients), torch.inf) if gradients else [self._skipped]
+        filled = [gradient for gradient in gradients if gradient.numel()]  # nothing has no largest value
+        norms = torch._foreach_norm(filled, torch.inf) if filled else [self._skipped]
         finite = torch.stack([norm.float() for norm in norms]).isfinite().all()
         bad = (~finite).float()
         flags = ~torch.stack([loss.detach().float().sum() for loss in losses.values()]).isfinite()

@@ -123,6 +123,8 @@ def evaluate(
 def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
     """An image's name: its LQ (or GT) path below the data set's folder, with forward slashes, without the extension.
 
+    A key of an LMDB has no extension, and so is the name as it is.
+
     Args:
         data: A batch of one: ``lq_path`` or ``gt_path``.
         dataset_opt: The data set's options: its folders are the values of the keys ``dataroot…``.
@@ -132,7 +134,9 @@ def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
     root = next((root for root in roots if path.is_relative_to(root)), None)
     if root is not None:
         path = path.relative_to(root)
-    elif (DatasetOptions.of(dataset_opt).io_backend or {}).get("type") != "lmdb":  # an LMDB's keys have no root
+    elif (DatasetOptions.of(dataset_opt).io_backend or {}).get("type") == "lmdb":
+        return path.as_posix()
+    else:
         path = Path(path.name)
     return path.with_suffix("").as_posix()
 

@@ -95,8 +95,13 @@ def _recipe(opt: Mapping[str, Any]) -> tuple[Any, list[Finding]]:
 
 
 def _further_keys(options: Section) -> Iterator[Finding]:
-    """Notices of what no declaration knows and a plug-in may read, or build itself."""
+    """Notices of what nothing reads, and of what no declaration knows and a plug-in may read, or build itself."""
     for key, section in sections_in(options):
+        for name in section.passed_over:
+            yield Finding((*key, name), "has no effect, here as in BasicSR", is_notice=True)
+        if isinstance(section, Registered):
+            values = {name: getattr(section, name) for name in section.model_fields_set}
+            yield from (finding._replace(key=(*key, *finding.key)) for finding in section.advice(values))
         if isinstance(section, Registered) and section.target is None:
             try:
                 find_registered(section.kind, section.type)

@@ -11,6 +11,7 @@ from os import path as osp
 from typing import Any
 
 from ..dist_util import get_dist_info, init_dist, master_only
+from ..installation import find_conflict
 from ..misc import set_random_seed
 from .reading import read_options
 from .record import OptionRecord
@@ -38,6 +39,9 @@ def parse_options(
     """
     args = _parser().parse_args(argv)
     opt, args.notices = read_options(args.opt, args.force_yml, is_train, check_files=True)
+    conflict = find_conflict()
+    if conflict is not None:
+        args.notices.append(str(conflict))
     args.record = OptionRecord.of(args.opt, opt)  # now: the run's folder may be renamed, and the file be in it
     _records[args.opt] = args.record
     opt = copy.deepcopy(opt)

@@ -32,10 +32,14 @@ class Marks(dict[Key, str]):
 
     An option that was translated from another spelling is known by its new name too, and messages about it name what
     the user wrote.
+
+    Attributes:
+        notices: Sentences on how they are written: what is accepted but deserves a look.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.notices: list[str] = []
         self._written: dict[Key, Key] = {}
 
     def carry(self, new: Key, old: Key) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
 import os
@@ -13,6 +14,9 @@ from typing import Any
 
 from .errors import Key, Marks, OptionError, dotted
 from .yaml_text import read_yaml, read_yaml_file
+
+_PACKAGES = {"_arch": "archs", "_dataset": "data", "_loss": "losses", "_model": "models"}
+"""Where BasicSR's plug-ins put their files, by the ending of the file's name."""
 
 
 def load_options(path: str | os.PathLike[str], force: Iterable[str] = ()) -> tuple[dict[str, Any], Marks]:
@@ -28,7 +32,7 @@ def load_options(path: str | os.PathLike[str], force: Iterable[str] = ()) -> tup
         force: Overrides as on the command line: ``train:optim_g:lr=1e-4``. The value is YAML; the key may be new.
 
     Returns:
-        The options as plain dicts, and where each of them was written.
+        The options as plain dicts; and where each of them was written, with notices on how.
 
     Raises:
         OptionError: If a file cannot be read, derives from itself, or an override makes no sense.
@@ -61,9 +65,11 @@ def _load(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Marks]:
         if not base_path.is_file():
             raise OptionError(f"{own_marks.label(('_base_',))}: there is no file '{base}' beside {path.name}")
         base_opt, base_marks = _load(base_path, (*chain, path))
+        marks.notices += base_marks.notices
         imports += base_opt.pop("imports", [])
         _merge(opt, base_opt, (), marks, base_marks)
     _merge(opt, own, (), marks, own_marks)
+    marks.notices += own_marks.notices
     imports += own_imports
     if imports:
         opt["imports"] = list(dict.fromkeys(imports))
@@ -96,7 +102,8 @@ def _force(opt: dict[str, Any], marks: Marks, entry: str) -> None:
     keys = tuple(part.strip() for part in name.split(":"))
     if not equals or not all(keys):
         raise OptionError(f"--force_yml {entry}: expected `section:key=value`, such as `train:ema_decay=0.999`")
-    value, _ = read_yaml(text, f"--force_yml {name}")
+    value, value_marks = read_yaml(text, f"--force_yml {name}")
+    marks.notices += value_marks.notices
     section = opt
     for depth, part in enumerate(keys[:-1], start=1):
         section = section.setdefault(part, {})
@@ -136,7 +143,8 @@ def import_modules(opt: Mapping[str, Any], marks: Marks) -> None:
     """Import what ``imports`` names, so that users' classes are registered.
 
     A module is looked for on Python's path and in the working folder. A .py file is imported under its own name with
-    its folder on the path, so that loader processes find its classes too.
+    its folder on the path, so that loader processes find its classes too. One with relative imports is imported as a
+    member of the package that such files lie in with BasicSR, and its folder is searched after that package's own.
 
     Raises:
         OptionError: If one cannot be imported; the message says why and where.
@@ -144,14 +152,23 @@ def import_modules(opt: Mapping[str, Any], marks: Marks) -> None:
     for entry in _import_entries(opt.get("imports"), marks):
         is_file = entry.endswith(".py")
         folder = os.path.dirname(os.path.abspath(entry)) if is_file else os.getcwd()
+        package = _package_of(Path(entry)) if is_file else None
         if folder not in sys.path:
             sys.path.append(folder)
         name = Path(entry).stem if is_file else entry
         try:
+            if package is not None:
+                name = f"{package}.{name}"
+                search_path = importlib.import_module(package).__path__
+                if folder not in search_path:
+                    search_path.append(folder)
             module = importlib.import_module(name)
         except (Exception, SystemExit) as error:  # a user's module may raise anything; it is reported with its place
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = "" if where.filename.startswith("<frozen") else f" ({where.filename}:{where.lineno})"
+            if is_file and "relative import" in str(error):
+                endings = ", ".join(f"…{ending}.py" for ending in _PACKAGES)
+                place += f". Name the file {endings}, as in BasicSR's folders, or name its module, as in package.{name}"
             raise OptionError(
                 f"{marks.label(('imports',))}: '{entry}' could not be imported: {type(error).__name__}: {error}{place}"
             ) from error
@@ -161,3 +178,14 @@ def import_modules(opt: Mapping[str, Any], marks: Marks) -> None:
                 f"{marks.label(('imports',))}: '{entry}' was not imported, because another module is named '{name}' "
                 f"({found or 'built in'}). Rename the file."
             )
+
+
+def _package_of(file: Path) -> str | None:
+    """The package of ours that a file with relative imports is written for, by its name; None for any other file."""
+    try:
+        nodes = ast.walk(ast.parse(file.read_bytes()))
+    except (OSError, SyntaxError, ValueError):
+        return None  # the import says what is wrong
+    if not any(isinstance(node, ast.ImportFrom) and node.level > 0 for node in nodes):
+        return None
+    return next((f"basicsr.{name}" for ending, name in _PACKAGES.items() if file.stem.endswith(ending)), None)

@@ -7,11 +7,10 @@ from typing import Any
 
 from .errors import Key, Marks, dotted
 
-# (section, key as written, section and key as read now; None where the key never had an effect)
-_RENAMED: list[tuple[str, str, tuple[str, ...] | None]] = [
+# (section, key as written, section and key as read now)
+_RENAMED: list[tuple[str, str, tuple[str, ...]]] = [
     (r"", r"save_img", ("val", "save_img")),
     (r"", r"suffix", ("val", "suffix")),
-    (r"", r"crop_border", None),
     (r"datasets\.\w+", r"use_flip", ("use_hflip",)),
     (r"path", r"pretrain_model_(\w+)", (r"pretrain_network_\1",)),
     (r"path", r"strict_load", ("strict_load_g",)),
@@ -22,7 +21,8 @@ def modernise(opt: dict[str, Any], marks: Marks) -> list[str]:
     """Give older keys their present names, in place.
 
     Returns:
-        A sentence for each of them. A key whose present name is there as well is left for the checker to refuse.
+        A sentence for each of them. A key whose present name is there as well is left to the check: BasicSR passes it
+        over, and so do we, but for weights of two names.
     """
     notices: list[str] = []
     sections: list[tuple[str, Key, Any]] = [("", (), opt), ("path", ("path",), opt.get("path"))]
@@ -42,9 +42,6 @@ def _rename(name: str, key: Key, section: dict[str, Any], old: str, marks: Marks
         if match is None or not re.fullmatch(where, name):
             continue
         label = marks.label((*key, old))
-        if new is None:
-            del section[old]
-            return [f"{label} has no effect"]
         *inner, last = (match.expand(part) for part in new)
         target = section
         for part in inner:

@@ -58,7 +58,7 @@ def read_options(
     """
     opt, marks = load_options(path, force)
     opt = copy.deepcopy(opt)
-    notices = modernise(opt, marks)
+    notices = list(dict.fromkeys(marks.notices)) + modernise(opt, marks)  # a base file may be read twice
     import_modules(opt, marks)
     if is_train is None:
         datasets = opt.get("datasets")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ..registry import REGISTRIES
+from ..registry import REGISTRIES, belongs_to_package
 
 
 def find_registered(kind: str, name: str) -> Any:
@@ -58,4 +58,4 @@ def find_or_none(kind: str, name: Any) -> Any:
 def is_ours(kind: str, section: Any) -> bool:
     """Whether a section names a class of this package, whose keys mean what we take them to mean."""
     target = find_or_none(kind, section.get("type", "")) if isinstance(section, Mapping) else None
-    return target is not None and target.__module__.startswith("basicsr.")
+    return target is not None and belongs_to_package(target)

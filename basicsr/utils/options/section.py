@@ -37,14 +37,18 @@ class Section(BaseModel):
 
     Attributes:
         families: Families of keys, as a regular expression of the key → the type of its value.
+        unread: Keys that published files hold and that nothing reads, here as in BasicSR. They are passed over with a
+            notice; a section that may hold any key leaves them to the plug-in's class.
         is_form: Whether the class validates, and is not a declaration.
         found: In a form, the keys that are there because a section holds them, and that nobody may have misspelt.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True, arbitrary_types_allowed=True, protected_namespaces=())
     families: ClassVar[dict[str, Any]] = {}
+    unread: ClassVar[tuple[str, ...]] = ()
     is_form: ClassVar[bool] = False
     found: ClassVar[frozenset[str]] = frozenset()
+    _passed_over: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | None) -> Self:
@@ -89,7 +93,11 @@ class Section(BaseModel):
             raise refusal(f"must be a section, not {shown(values)}")
         if not cls.is_form:
             form = cls.form_for(values, info.context)
-            return form.model_validate(values, context=info.context)
+            passed_over = [key for key in values if form.passes_over(key)]
+            read = {key: value for key, value in values.items() if key not in passed_over}
+            result = form.model_validate(read, context=info.context)
+            result._passed_over = tuple(passed_over)
+            return result
         problems: list[InitErrorDetails] = []
         try:
             result = handler(values)
@@ -117,6 +125,17 @@ class Section(BaseModel):
         return result
 
     @classmethod
+    def passes_over(cls, key: Any) -> bool:
+        """Whether a form takes a key and nothing reads it."""
+        is_open = cls.model_config.get("extra") == "allow"
+        return not is_open and key not in cls.model_fields and any(key in parent.unread for parent in _sections(cls))
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """The keys of the section that nothing reads."""
+        return self._passed_over
+
+    @classmethod
     def nearest(cls, name: Any) -> str | None:
         """The key that a misspelt one was most likely meant to be."""
         families = [pattern.replace(r"\w+", end) for pattern in families_of(cls) for end in ("g", "t", "d")]
@@ -134,10 +153,15 @@ class Section(BaseModel):
         )
 
 
+def _sections(model: type[Section]) -> list[type[Section]]:
+    """A declaration and its parents."""
+    return [parent for parent in model.__mro__ if issubclass(parent, Section)]
+
+
 def families_of(model: type[Section]) -> dict[str, Any]:
     """The families of keys of a declaration and its parents."""
     found: dict[str, Any] = {}
-    for parent in reversed(model.__mro__):
+    for parent in reversed(_sections(model)):
         found |= parent.__dict__.get("families", {})
     return found
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from basicsr.utils.registry import belongs_to_package
+
 _LONGEST = 10.0
 """Seconds of computing. The largest published networks take one."""
 
@@ -32,7 +34,7 @@ def failure(kind: str, target: Any, section: Mapping[str, Any]) -> str | None:
     """
     if kind not in ("arch", "distillation term", "optimizer", "scheduler"):
         return None
-    if kind in ("arch", "distillation term") and not target.__module__.startswith("basicsr."):
+    if kind in ("arch", "distillation term") and not belongs_to_package(target):
         return None
     import torch
 

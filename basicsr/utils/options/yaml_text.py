@@ -1,19 +1,22 @@
 """Read YAML safely and remember where every value was written.
 
 Beyond PyYAML's safe loader: numbers as in YAML 1.2 (``1e-4`` is a float, ``1:30`` and ``2024-01-01`` are strings),
-a key written twice is an error, and aliases cannot expand without bound.
+and aliases cannot expand without bound. Of a key that is written twice the last value is taken, as by PyYAML, with a
+notice.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .errors import Key, Marks, OptionError, shown_path
+from .errors import Key, Marks, OptionError, dotted, shown_path
 
 MAX_NODES = 20_000
 """An option file with more values than this, aliases expanded, is refused."""
@@ -54,21 +57,47 @@ _Dumper.yaml_implicit_resolvers = {
 }
 
 
+class _OrderedLoader(_Loader):
+    """The same with sections as an `OrderedDict`."""
+
+    def construct_ordered(self, node: yaml.MappingNode) -> OrderedDict[Any, Any]:
+        """A section."""
+        self.flatten_mapping(node)
+        return OrderedDict(self.construct_pairs(node, deep=True))
+
+
+class _OrderedDumper(_Dumper):
+    """The same for what `_OrderedLoader` reads."""
+
+
+_OrderedLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _OrderedLoader.construct_ordered)
+_OrderedDumper.add_representer(OrderedDict, lambda dumper, data: dumper.represent_dict(data.items()))
+
+
+def ordered_yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
+    """A loader and a dumper for ``yaml.load`` and ``yaml.dump`` that keep the order of keys, under BasicSR's name."""
+    return _OrderedLoader, _OrderedDumper
+
+
 def dump_yaml(data: Any) -> str:
     """YAML text that reads back as the same data, here and in other YAML readers."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
 def yaml_load(f: str | os.PathLike[str]) -> Any:
-    """Read YAML: a file, or the text itself.
+    """Read YAML: a file, or the text itself. A key that is written twice is logged.
 
     Raises:
         OptionError: If the file is missing or the YAML is not valid.
     """
     text = os.fspath(f)
     if os.path.isfile(text) or ("\n" not in text and text.endswith((".yml", ".yaml"))):
-        return read_yaml_file(text)[0]
-    return read_yaml(text, "the YAML text")[0]
+        data, marks = read_yaml_file(text)
+    else:
+        data, marks = read_yaml(text, "the YAML text")
+    for notice in marks.notices:
+        logging.getLogger("basicsr").warning(notice)
+    return data
 
 
 def read_yaml_file(path: str | os.PathLike[str]) -> tuple[Any, Marks]:
@@ -100,7 +129,7 @@ def read_yaml(text: str, source: str) -> tuple[Any, Marks]:
         source: What to call it in messages: a file name.
 
     Raises:
-        OptionError: If it is not valid YAML, writes a key twice, uses a tag other than YAML's own, or is too large.
+        OptionError: If it is not valid YAML, uses a tag other than YAML's own, or is too large.
     """
     try:
         loader = _Loader(text)
@@ -172,10 +201,14 @@ class _Builder:
             name = self._scalar(name_node) if isinstance(name_node, yaml.ScalarNode) else None
             if name is None:
                 raise OptionError(f"{self._place(name_node)}: a key must be a plain word")
-            if name in lines:
-                raise OptionError(f"{self._place(name_node)}: '{name}' is written twice, first in line {lines[name]}")
-            lines[name] = name_node.start_mark.line + 1
             path = (*key, name)
+            if name in lines:
+                self.marks.notices.append(
+                    f"{dotted(path)} ({self._place(name_node)}): is written twice, first in line {lines[name]}; "
+                    f"the last one is taken"
+                )
+                self.marks.drop(path)
+            lines[name] = name_node.start_mark.line + 1
             if any(name in section for section in inherited):
                 self.marks.drop(path)
             self.marks[path] = self._place(name_node)

@@ -102,7 +102,7 @@ def test_images_in_folders_keep_them_in_their_names(log):
         ("/data/lq/a.b.png", {"dataroot_gt": "/data/gt", "dataroot_lq": "/data/lq/"}, "a.b"),
         ("/elsewhere/x/a.png", {"dataroot_lq": "/data/lq"}, "a"),
         ("relative/x/a.png", {}, "a"),
-        ("sub/key.x.png", {"dataroot_lq": "/data/lq.lmdb", "io_backend": {"type": "lmdb"}}, "sub/key.x"),
+        ("sub/key.x", {"dataroot_lq": "/data/lq.lmdb", "io_backend": {"type": "lmdb"}}, "sub/key.x"),
     ],
 )
 def test_names(path, opt, name):

@@ -38,6 +38,7 @@ class DatasetOptions(Registered):
     """
 
     required_for_training: ClassVar[tuple[str, ...]] = ("batch_size_per_gpu", "num_worker_per_gpu")
+    unread: ClassVar[tuple[str, ...]] = ("task", "use_flip")
     kind = "dataset"
     name: str
     """Name in logs, tables and result folders."""
@@ -113,6 +114,7 @@ def dataset_rules(opt: Mapping[Any, Any], setting: Setting) -> Iterator[Finding]
             yield from _training_keys(name, dataset)
         yield from _crop(opt, name, dataset)
         if is_ours("dataset", dataset):
+            yield from _task(name, dataset)
             yield from _channels(opt, name, dataset)
 
 
@@ -156,6 +158,17 @@ def _crop(opt: Mapping[Any, Any], name: str, dataset: Mapping[Any, Any]) -> Iter
         near = max(size // scale, 1) * scale
         text = f"must be a multiple of the scale {scale}, such as {near}, not {size}"
         yield Finding(("datasets", name, "gt_size"), text)
+
+
+def _task(name: str, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
+    """``task`` of published files names the degradation, and where it is SR it says nothing new."""
+    task = dataset.get("task", "SR")
+    if not isinstance(task, str) or task.upper() != "SR":
+        text = (
+            f"must be SR, not {shown(task)}: {dataset['type']} degrades no images, by compression (CAR) or noise "
+            f"(denoise); where LQ images lie in dataroot_lq already, remove the key"
+        )
+        yield Finding(("datasets", name, "task"), text)
 
 
 def _channels(opt: Mapping[Any, Any], name: str, dataset: Mapping[Any, Any]) -> Iterator[Finding]:

@@ -20,11 +20,13 @@ class NetworkOptions(Registered):
     """A network: the constructor's parameters of a registered architecture."""
 
     kind = "arch"
+    hints_bind = False
 
 
 class PathOptions(Section):
     """Weights to load and folders to write to."""
 
+    unread: ClassVar[tuple[str, ...]] = ("param_key", "strict_load")
     families: ClassVar[dict[str, Any]] = {
         r"pretrain_network_\w+": Annotated[
             str | None,
@@ -37,13 +39,17 @@ class PathOptions(Section):
             bool, Field(description="Whether the weights must fit exactly; `true` if absent.")
         ],
         r"param_key_\w+": Annotated[
-            str | None, Field(description="Which of the file's state dicts to take: `params`, `params_ema`.")
+            str | None,
+            Field(
+                description="Which of the file's state dicts to take: `params`, `params_ema`. Where it has only the "
+                "other of these, that is taken, with a warning; another name must be there."
+            ),
         ],
     }
     resume_state: str | None = None
     """A training state to go on from; `--auto_resume` finds the last one by itself."""
-    ignore_resume_networks: list[str] | None = None
-    """Networks that a resumed run does not take from the run's own checkpoints."""
+    ignore_resume_networks: list[str] | str | None = None
+    """Networks that a resumed run does not take from the run's own checkpoints; one may be a plain string."""
     experiments_root: str | None = None
     """Folder in which training runs are kept, instead of `experiments`."""
     results_root: str | None = None
@@ -108,7 +114,7 @@ def _weights(opt: Mapping[Any, Any], names: list[str]) -> Iterator[Finding]:
             elif value is not None:
                 yield Finding(("path", key), f"there is no network_{name} to load weights into{hint}")
     ignored = path.get("ignore_resume_networks")
-    for name in ignored if isinstance(ignored, list) else []:
+    for name in ignored if isinstance(ignored, list) else [ignored]:
         if isinstance(name, str) and name.removeprefix("network_") not in names:
             known = ", ".join(f"network_{known}" for known in names)
             yield Finding(("path", "ignore_resume_networks"), f"there is no {name}; networks: {known}")

@@ -24,6 +24,7 @@ from .validation import ValOptions
 class WandbOptions(Section):
     """Weights & Biases; off while `project` is absent."""
 
+    unread: ClassVar[tuple[str, ...]] = ("entity",)
     project: str | None = None
     """Project to log to."""
     resume_id: str | None = None
@@ -75,6 +76,7 @@ def _with_training(model: type[Section], train: type[TrainOptions]) -> type[Sect
 class Options(Section):
     """An option file."""
 
+    unread: ClassVar[tuple[str, ...]] = ("crop_border", "print_network", "save_img", "suffix")
     families: ClassVar[dict[str, Any]] = {
         r"network_\w+": Annotated[
             NetworkOptions | bool,

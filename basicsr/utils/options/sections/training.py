@@ -26,6 +26,7 @@ class LossOptions(Registered):
     """A loss: the constructor's parameters of a registered loss."""
 
     kind = "loss"
+    hints_bind = False
     may_be_own = True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ class MetricOptions(Registered):
     """A metric: the parameters of a registered function of two images."""
 
     kind = "metric"
+    hints_bind = False
     given = ("img", "img2")
     better: Literal["higher", "lower"] = "higher"
     """Which way is better, for tracking the best iteration."""
@@ -31,6 +32,7 @@ class MetricOptions(Registered):
 class ValOptions(Section):
     """Validation and test settings."""
 
+    unread: ClassVar[tuple[str, ...]] = ("center_frame_only", "flip_seq", "use_chop")
     val_freq: Iterations | None = None
     """Iterations between validations."""
     save_img: bool = False
