@@ -86,13 +86,15 @@ class LmdbBackend(BaseStorageBackend):
         Raises:
             KeyError: If the database has no such key, or there is no such database.
             FileNotFoundError: If the database does not exist.
-            OSError: If it is damaged or incomplete.
+            OSError: If it is damaged or incomplete, also since it was opened.
         """
         if client_key not in self.db_paths:
             raise KeyError(f"no LMDB is named '{client_key}': there is {', '.join(self.db_paths)}")
         path = self.db_paths[client_key]
+        environment = self._environment(path)
+        _require_whole(environment, path)
         try:
-            with self._environment(path).begin() as transaction:
+            with environment.begin() as transaction:
                 value = transaction.get(str(filepath).encode())
         except lmdb.BadValsizeError:  # an empty or overlong key
             value = None
@@ -108,23 +110,30 @@ class LmdbBackend(BaseStorageBackend):
     def _environment(self, path: str) -> lmdb.Environment:
         place = os.path.realpath(path)
         if place not in _environments:
+            if not os.path.isfile(os.path.join(path, "data.mdb")):  # opening a FIFO would wait for ever
+                raise FileNotFoundError(f"{path} is not an LMDB: it has no data.mdb")
             try:
                 environment = lmdb.open(path, create=False, **self._open_options)
             except lmdb.Error as error:
-                if not os.path.isfile(os.path.join(path, "data.mdb")):
-                    raise FileNotFoundError(f"{path} is not an LMDB: it has no data.mdb") from error
                 raise OSError(f"cannot open the LMDB {path}: {error}") from error
-            _require_whole(environment, path)
+            try:
+                _require_whole(environment, path)
+            except OSError:
+                environment.close()
+                raise
             _environments[place] = environment
         return _environments[place]
 
 
 def _require_whole(environment: lmdb.Environment, path: str) -> None:
-    """Refuse a database whose file was cut short: reading beyond its end would kill the process (SIGBUS)."""
-    present = os.path.getsize(os.path.join(path, "data.mdb"))
+    """Refuse a database whose file was cut short, before or while it is used: reading beyond its end would end the
+    process by SIGBUS."""
+    try:
+        present = os.path.getsize(os.path.join(path, "data.mdb"))
+    except FileNotFoundError:  # removed since, which leaves the mapped file as it is
+        return
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if present < needed:
-        environment.close()
         raise OSError(f"the LMDB {path} is incomplete: data.mdb has {present:,} bytes of {needed:,}; copy it again")
 
 
