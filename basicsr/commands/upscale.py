@@ -25,6 +25,7 @@ from basicsr.utils.options.errors import Marks, OptionError
 from basicsr.utils.options.files import import_modules, load_options
 from basicsr.utils.options.legacy import modernise
 from basicsr.utils.options.yaml_text import read_yaml
+from basicsr.utils.paths import path_inside
 from basicsr.utils.weights import load_weights
 
 from .imports import add_imports
@@ -131,7 +132,7 @@ def plan_jobs(source: Path, output: Path, suffix: str = "") -> tuple[list[Job], 
     names = [
         name if count[name] == 1 else image.with_name(f"{image.name}{suffix}.png") for image, name in zip(images, short)
     ]
-    jobs = [Job(root / image, output / name) for image, name in zip(images, names)]
+    jobs = [Job(root / image, path_inside(output, name)) for image, name in zip(images, names)]
     _refuse_replacing(jobs)
     return jobs, ignored
 

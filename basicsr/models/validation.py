@@ -13,6 +13,7 @@ from basicsr.engine.evaluate.report import run_facts, write_report
 from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options.sections import MetricOptions, ValOptions
+from basicsr.utils.paths import path_inside
 
 
 class ValidationMixin:
@@ -87,11 +88,11 @@ class ValidationMixin:
             self._write_results(current_iter)
 
     def _visual_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
-        folder = Path(self.opt["path"]["visualization"])
+        folder = self.opt["path"]["visualization"]
         if self.opt["is_train"]:
-            return folder / name / f"{Path(name).name}_{current_iter}.png"
+            return path_inside(folder, name, f"{Path(name).name}_{current_iter}.png")
         suffix = ValOptions.of(self.opt.get("val")).suffix or self.opt["name"]
-        return folder / dataset_name / f"{name}_{suffix}.png"
+        return path_inside(folder, dataset_name, f"{name}_{suffix}.png")
 
     @master_only
     def _write_results(self, current_iter: int | str) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from basicsr.utils.parallel import parallel_map
+from basicsr.utils.paths import stays_inside
 
 SUFFIX = ".memmap"
 PIXELS_FILE = "pixels.bin"
@@ -73,7 +74,7 @@ class StoredImage:
             image = cls(**record | {"shape": tuple(record["shape"])})
         except (ValueError, LookupError, TypeError, RecursionError):
             raise ValueError("it does not describe an image") from None
-        if not isinstance(image.name, str) or not _stays_inside(image.name):
+        if not isinstance(image.name, str) or not image.name or not stays_inside(image.name):
             raise ValueError(f"{image.name!r} is not the name of a file below the folder")
         if image.dtype not in DTYPES:
             raise ValueError(f"{image.name} has pixels of type {image.dtype!r}, not {', '.join(DTYPES)}")
@@ -101,11 +102,6 @@ def next_offset(end: int) -> int:
 
 def _is_count(value: Any, least: int = 0) -> bool:
     return type(value) is int and value >= least
-
-
-def _stays_inside(name: str) -> bool:
-    parts = name.split("/")
-    return bool(name) and "\0" not in name and not name.startswith("/") and ".." not in parts
 
 
 @dataclass(frozen=True)
