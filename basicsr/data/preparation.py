@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 
 from basicsr.utils.img_util import imwrite
-from basicsr.utils.lmdb_util import make_lmdb_from_imgs, read_source
+from basicsr.utils.lmdb_util import make_lmdb_from_imgs, read_as_stored, read_source
 from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.parallel import parallel_map
 
@@ -189,7 +189,7 @@ def generate_meta_info(folder: str, meta_info_file: str, num_workers: int = 1) -
 
 
 def _shape(name: str, folder: str) -> tuple[int, ...]:
-    return (*read_source(os.path.join(folder, name)).shape, 1)[:3]
+    return (*read_as_stored(os.path.join(folder, name)).shape, 1)[:3]
 
 
 def create_lmdb(folder: str, lmdb_path: str, compress_level: int = 1, num_workers: int = 1) -> None:

@@ -28,6 +28,8 @@ class IOBackendOptions(Section):
     """`disk`: image files in folders; `lmdb`: a database; `memmap`: decoded images."""
     verify: bool = False
     """With `memmap`: check every image's checksum when it is opened."""
+    strict: bool = True
+    """With `disk` and `lmdb`: refuse damaged JPEG files. Each process checks a file once, when it first reads it."""
 
 
 class DatasetOptions(Registered):
@@ -46,7 +48,8 @@ class DatasetOptions(Registered):
     scale: Annotated[int, Field(ge=1)] | None = None
     """Set from the top-level `scale`."""
     io_backend: IOBackendOptions | None = None
-    """Storage: `{type: disk}`, `{type: lmdb}` or `{type: memmap}` (with `verify`, checksums are compared)."""
+    """Storage: `{type: disk}`, `{type: lmdb}` or `{type: memmap}`. With `verify: true` the checksums of `memmap` are
+    compared; with `strict: false` damaged JPEG files are taken."""
     mean: list[float] | None = None
     """Subtracted from each channel (R, G, B) of images in [0, 1]."""
     std: list[float] | None = None
