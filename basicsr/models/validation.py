@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from basicsr.engine.evaluate.evaluator import DatasetResult, evaluate
 from basicsr.engine.evaluate.report import run_facts, write_report
 from basicsr.utils.dist_util import get_dist_info, master_only
+from basicsr.utils.full_disk import tolerate_full_disk
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options.sections import MetricOptions, ValOptions
 from basicsr.utils.paths import path_inside
@@ -56,7 +57,9 @@ class ValidationMixin:
             self._evaluate(dataloader, current_iter, tb_logger, save_img, spread=True)
         else:
             if get_dist_info()[0] == 0:
-                self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+                what = f"what the validation of {dataloader.dataset.opt['name']} gave"
+                with tolerate_full_disk(what, when=self.opt["is_train"]):  # the others wait at the barrier
+                    self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
             dist.barrier()
 
     def nondist_validation(
@@ -77,7 +80,15 @@ class ValidationMixin:
                 return self._visual_path(dataset_name, name, current_iter)
 
         metrics = options.metrics or {}
-        result = evaluate(self, dataloader, metrics, save_path=save_path, progress=options.pbar, spread=spread)
+        result = evaluate(
+            self,
+            dataloader,
+            metrics,
+            save_path=save_path,
+            progress=options.pbar,
+            spread=spread,
+            survive_full_disk=self.opt["is_train"],
+        )
         self.results[dataset_name] = result
         if result.values:
             self.metric_results = result.means()
@@ -98,7 +109,9 @@ class ValidationMixin:
     def _write_results(self, current_iter: int | str) -> None:
         facts = run_facts(self.opt, current_iter if self.opt["is_train"] else None)
         root = self.opt["path"]["experiments_root" if self.opt["is_train"] else "results_root"]
-        write_report(root, "validation" if self.opt["is_train"] else "results", self.results.values(), facts)
+        stem = "validation" if self.opt["is_train"] else "results"
+        with tolerate_full_disk(f"the report {stem}.*", when=self.opt["is_train"]):
+            write_report(root, stem, self.results.values(), facts)
 
     def _initialize_best_metric_results(self, dataset_name: str) -> None:
         best = self.best_metric_results.setdefault(dataset_name, {})

@@ -214,7 +214,8 @@ def imwrite(
         auto_mkdir: Whether to make the folders above the file.
 
     Raises:
-        OSError: If the image cannot be encoded or the file cannot be written; the message names it.
+        OSError: If the image cannot be encoded or the file cannot be written; the message names it, ``errno`` is the
+            system's.
     """
     path = Path(file_path)
     try:
@@ -232,7 +233,9 @@ def imwrite(
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        raise OSError(f"cannot write the image {path}: {error.strerror or error}") from error
+        failure = OSError(f"cannot write the image {path}: {error.strerror or error}")
+        failure.errno = error.errno
+        raise failure from error
 
 
 def crop_border(imgs: T, crop_border: int) -> T:
