@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 
+from basicsr.utils.filename_template import require_filename_template
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs, read_as_stored, read_source
 from basicsr.utils.matlab_functions import imresize
@@ -119,10 +120,11 @@ def make_lr(
         For each image that could not be used a line with its name and the reason.
 
     Raises:
-        ValueError: If there is no scale above 1, names collide, or a folder holds other results.
+        ValueError: If there is no scale above 1, the template is none, names collide, or a folder holds other results.
     """
     if not scales or min(scales) < 2:
         raise ValueError(f"scales must be 2 or more, not {scales}")
+    require_filename_template(filename_tmpl, ("scale",))
     names = image_names(input_folder)
     stems = _unique_stems(names, "{}")
     divisor = math.lcm(*scales) if gt_output_folder else None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any, ClassVar
 
 import lmdb
+
+from .files import read_file
 
 # LMDB allows one environment per database and process, so all readers of a process share them.
 _environments: dict[str, lmdb.Environment] = {}
@@ -45,10 +46,10 @@ class HardDiskBackend(BaseStorageBackend):
     """Files of the file system."""
 
     def get(self, filepath: str | os.PathLike[str], client_key: str = "default") -> bytes:
-        return Path(filepath).read_bytes()
+        return read_file(filepath)
 
     def get_text(self, filepath: str | os.PathLike[str], client_key: str = "default") -> str:
-        return Path(filepath).read_text(encoding="utf-8")
+        return read_file(filepath).decode("utf-8")
 
 
 class LmdbBackend(BaseStorageBackend):

@@ -63,8 +63,7 @@ def require_sound_jpeg(content: bytes) -> None:
     Raises:
         ValueError: If its data are damaged.
     """
-    simplejpeg = _strict_decoder()
-    if simplejpeg is None or not is_jpeg(content):
+    if not is_jpeg(content) or (simplejpeg := _strict_decoder()) is None:
         return
     try:
         simplejpeg.decode_jpeg(content, colorspace="GRAY", min_height=1, min_width=1, min_factor=8)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 
+from .files import read_file
 from .image_check import is_jpeg, require_pixels, require_sound_jpeg
 
 T = TypeVar("T")
@@ -192,7 +193,7 @@ def imread(path: str | os.PathLike[str], flag: str = "color", float32: bool = Fa
         ValueError: If it is not a complete image, its JPEG data are damaged, or its pixels are not those of an image;
             the message names it.
     """
-    content = Path(path).read_bytes()
+    content = read_file(path)
     try:
         img = imfrombytes(content, flag, float32)
         require_sound_jpeg(content)

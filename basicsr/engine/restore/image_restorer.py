@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from basicsr.engine.restore.restorer import Restorer, eval_mode
+from basicsr.utils.files import read_file
 from basicsr.utils.image_check import INTEGERS
 from basicsr.utils.img_util import imfrombytes, img2tensor, imread, tensor2img
 
@@ -120,7 +120,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     values = stored
     if stored.ndim == 2 or stored.shape[2] != 4:
         # Decode again: OpenCV applies the orientation flag only if it may choose the channels.
-        values = imfrombytes(Path(path).read_bytes(), "grayscale" if stored.ndim == 2 else "color", float32=True)
+        values = imfrombytes(read_file(path), "grayscale" if stored.ndim == 2 else "color", float32=True)
     if values.dtype == depth:
         return values
     return (values.clip(0, 1) * np.float32(np.iinfo(depth).max)).round().astype(depth)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import Self
 
+from basicsr.utils.filename_template import is_filename_template
+
 from ..finding import Finding, Setting
 from ..lookup import datasets_of, section_of
 from ..registered import all_registered, find_or_none, find_registered, is_ours
@@ -93,15 +95,8 @@ class DatasetOptions(Registered):
     def rules(cls, values: Mapping[Any, Any], setting: Setting) -> Iterable[Finding]:
         yield from normalisation_rules(values)
         template = values.get("filename_tmpl")
-        if isinstance(template, str) and not _is_template(template):
+        if isinstance(template, str) and not is_filename_template(template):
             yield Finding(("filename_tmpl",), f"must hold {{}} once, such as '{{}}x4', not {shown(template)}")
-
-
-def _is_template(template: str) -> bool:
-    try:
-        return template.format("<>").count("<>") == 1
-    except (ValueError, LookupError, AttributeError):
-        return False
 
 
 def dataset_rules(opt: Mapping[Any, Any], setting: Setting) -> Iterator[Finding]:
