@@ -32,6 +32,7 @@ class ValidationMixin:
     def __init__(self) -> None:
         self.results: dict[str, DatasetResult] = {}
         self.best_metric_results: dict[str, dict[str, dict[str, Any]]] = {}
+        self._picture_owners: dict[str, str] = {}  # an image's name, without case → the first data set that has it
 
     def validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
@@ -90,6 +91,8 @@ class ValidationMixin:
             survive_full_disk=self.opt["is_train"],
         )
         self.results[dataset_name] = result
+        for name in result.images:
+            self._picture_owners.setdefault(name.casefold(), dataset_name)
         if result.values:
             self.metric_results = result.means()
             self._initialize_best_metric_results(dataset_name)
@@ -99,9 +102,18 @@ class ValidationMixin:
             self._write_results(current_iter)
 
     def _visual_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
+        """Where a picture is saved.
+
+        In training that is BasicSR's ``<image>/<image>_<iteration>.png``; below a folder named after the data set where
+        one that was validated before has an image of that name. The sets have the same order every time, and every rank
+        knows all names of the sets before, so that all ranks, and a resumed run, choose the same.
+        """
         folder = self.opt["path"]["visualization"]
         if self.opt["is_train"]:
-            return path_inside(folder, name, f"{Path(name).name}_{current_iter}.png")
+            file = f"{Path(name).name}_{current_iter}.png"
+            if self._picture_owners.get(name.casefold(), dataset_name) != dataset_name:
+                return path_inside(folder, dataset_name, name, file)
+            return path_inside(folder, name, file)
         suffix = ValOptions.of(self.opt.get("val")).suffix or self.opt["name"]
         return path_inside(folder, dataset_name, f"{name}_{suffix}.png")
 

@@ -85,3 +85,27 @@ def test_names_of_data_sets_and_suffixes_do_not_lead_out_either(tmp_path):
         check_options(opt, Marks(), False)
     for sentence in ("datasets.test.name: must serve as the name of a folder", "val.suffix: must serve as the name"):
         assert sentence in str(error.value)
+
+
+def test_two_validation_sets_with_equal_names_keep_their_pictures(tmp_path):
+    """The first has BasicSR's path; the other's pictures lie in its own folder, where they would replace one."""
+    one = loader_of(tmp_path / "in" / "one", ["a.png", "b.png"], "one")
+    two = loader_of(tmp_path / "in" / "two", ["x.png", "y.png", "A.png", "b.png"], "two")
+    recipe = Recipe(tmp_path / "out", True, metrics=PSNR)
+    root = tmp_path / "out" / "run" / "visualization"
+    for iteration in (4, 8):
+        for loader in (one, two):
+            recipe.validation(loader, iteration, None, save_img=True)
+        wanted = [f"{name}/{name}" for name in ("a", "b", "x", "y")] + ["two/A/A", "two/b/b"]
+        found = [name for name in pictures(root) if name.endswith(f"_{iteration}.png")]
+        assert found == sorted(f"{name}_{iteration}.png" for name in wanted)
+        for name, value in (("a/a", 0), ("b/b", 1), ("two/A/A", 2), ("two/b/b", 3), ("x/x", 0)):
+            assert (cv2.imread(str(root / f"{name}_{iteration}.png")) == value).all(), name
+
+
+def test_a_test_has_a_folder_for_each_set(tmp_path):
+    recipe = Recipe(tmp_path / "out", False)
+    for dataset in ("one", "two"):
+        loader = loader_of(tmp_path / "in" / dataset, ["a.png"], dataset)
+        recipe.validation(loader, "run", None, save_img=True)
+    assert pictures(tmp_path / "out" / "run" / "visualization") == ["one/a_run.png", "two/a_run.png"]
