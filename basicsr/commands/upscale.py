@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -19,12 +21,14 @@ from basicsr.data.data_util import IMAGE_EXTENSIONS
 from basicsr.engine.restore.image_restorer import ImageRestorer, read_image
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
 from basicsr.engine.run.host_memory import disable_malloc_trim
+from basicsr.utils.files import UNREADABLE_FOLDER, kind_of, require_writable
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.misc import scandir
 from basicsr.utils.options.errors import Marks, OptionError
 from basicsr.utils.options.files import import_modules, load_options
 from basicsr.utils.options.legacy import modernise
 from basicsr.utils.options.yaml_text import read_yaml
+from basicsr.utils.paths import path_inside
 from basicsr.utils.weights import load_weights
 
 from .imports import add_imports
@@ -72,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         jobs, ignored = plan_jobs(Path(args.input), Path(args.output), args.suffix)
         restorer = build_restorer(args)
+        require_writable(args.output)
     except (OptionError, ValueError, KeyError, OSError) as error:
         _print_safely(f"error: {error.args[0] if isinstance(error, KeyError) else error}", sys.stderr)
         return 2
@@ -112,36 +117,53 @@ def plan_jobs(source: Path, output: Path, suffix: str = "") -> tuple[list[Job], 
         raise ValueError(f"--suffix {suffix} must not hold a path separator")
     if output.exists() and not output.is_dir():
         raise ValueError(f"the output {output} must be a folder, and is a file")
+    odd: list[Path] = []  # what is named like an image and cannot be read becomes a job, which fails with the reason
+
+    def skip(name: str, kind: str) -> None:
+        if name.lower().endswith(IMAGE_EXTENSIONS) or kind == UNREADABLE_FOLDER:
+            odd.append(Path(name))
+        else:
+            logging.getLogger("basicsr").warning(f"{source / name} is left out: it is {kind}.")
+
     if source.is_dir():
         root = source
-        inside = output.resolve() != source.resolve()
-        files = [Path(name) for name in scandir(str(source), recursive=True)]
-        files = [file for file in files if not (inside and (source / file).resolve().is_relative_to(output.resolve()))]
+        inside = _resolved(output) != _resolved(source)
+        files = [Path(name) for name in scandir(str(source), recursive=True, skipped=skip)]
+        files = [file for file in files if not (inside and _resolved(source / file).is_relative_to(_resolved(output)))]
         images = [file for file in files if file.name.lower().endswith(IMAGE_EXTENSIONS)]
+        ignored = len(files) - len(images)
+        images = sorted(images + odd)
         if not images:
             endings = ", ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
             raise ValueError(f"the folder {source} holds no images ({endings})")
-        ignored = len(files) - len(images)
     elif source.is_file():
         root, images, ignored = source.parent, [Path(source.name)], 0
     else:
-        raise FileNotFoundError(f"the input {source} does not exist")
+        kind = kind_of(source)
+        absent = kind == "absent"
+        problem = "does not exist" if absent else f"is {kind}, neither an image nor a folder"
+        raise (FileNotFoundError if absent else ValueError)(f"the input {source} {problem}")
     short = [image.with_name(f"{image.stem}{suffix}.png") for image in images]
     count = Counter(short)
     names = [
         name if count[name] == 1 else image.with_name(f"{image.name}{suffix}.png") for image, name in zip(images, short)
     ]
-    jobs = [Job(root / image, output / name) for image, name in zip(images, names)]
+    jobs = [Job(root / image, path_inside(output, name)) for image, name in zip(images, names)]
     _refuse_replacing(jobs)
     return jobs, ignored
 
 
+def _resolved(path: Path) -> Path:
+    """Without links, as far as they lead anywhere: ``Path.resolve`` raises an error for a link to itself."""
+    return Path(os.path.realpath(path))
+
+
 def _refuse_replacing(jobs: list[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
+    sources = {_resolved(job.source) for job in jobs}
     for target, count in Counter(job.target for job in jobs).items():
         if count > 1:
             raise ValueError(f"{count} images would become {target}; rename all but one of them")
-        if target.resolve() in sources:
+        if _resolved(target) in sources:
             raise ValueError(f"{target} is read and would be replaced; choose another output folder, or a --suffix")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import re
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from basicsr.data.memmap.images import is_memmap, read_index
+from basicsr.utils.filename_template import require_filename_template
+from basicsr.utils.files import kind_of
 from basicsr.utils.img_util import img2tensor, imread
 from basicsr.utils.misc import scandir
 
@@ -64,17 +67,38 @@ def _parse_meta_line(line: str) -> MetaLine:
 def image_names(folder: str, recursive: bool = False) -> list[str]:
     """The images of a folder, by extension, as sorted paths relative to it with forward slashes.
 
+    What is named like an image and is not a file (a FIFO, a link to nothing) is left out, and so are sub-folders that
+    cannot be read; the log has a warning that names them.
+
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no image.
+        OSError: If it cannot be read.
     """
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"the folder {folder} does not exist")
-    names = [
-        name.replace(os.sep, "/")
-        for name in scandir(folder, recursive=recursive)
-        if name.lower().endswith(IMAGE_EXTENSIONS)
-    ]
+        kind = kind_of(folder)
+        raise FileNotFoundError(
+            f"the folder {folder} does not exist" if kind == "absent" else f"{folder} is not a folder but {kind}"
+        )
+    skipped: list[str] = []
+
+    def skip(name: str, kind: str) -> None:
+        if "folder" in kind or name.lower().endswith(IMAGE_EXTENSIONS):
+            skipped.append(f"{name} ({kind})")
+
+    try:
+        names = [
+            name.replace(os.sep, "/")
+            for name in scandir(folder, recursive=recursive, skipped=skip)
+            if name.lower().endswith(IMAGE_EXTENSIONS)
+        ]
+    except OSError as error:
+        raise type(error)(f"the folder {folder} cannot be read: {error.strerror}") from error
+    if skipped:
+        more = f" and {len(skipped) - _NAMED_IN_ERRORS} more" if len(skipped) > _NAMED_IN_ERRORS else ""
+        logging.getLogger("basicsr").warning(
+            f"{folder}: left out since they are not files: {', '.join(skipped[:_NAMED_IN_ERRORS])}{more}"
+        )
     if not names:
         raise ValueError(f"the folder {folder} holds no images ({', '.join(e[1:] for e in IMAGE_EXTENSIONS)})")
     return names
@@ -138,6 +162,7 @@ def paired_paths_from_lmdb(folders: list[str], keys: list[str], filename_tmpl: s
     Raises:
         ValueError: If an image lacks its partner.
     """
+    require_filename_template(filename_tmpl)
     (lq_folder, gt_folder), (lq_role, gt_role) = folders, keys
     lq_keys, gt_keys = paths_from_lmdb(lq_folder), paths_from_lmdb(gt_folder)
     wanted = gt_keys if set(lq_keys) == set(gt_keys) else [filename_tmpl.format(key) for key in gt_keys]
@@ -214,6 +239,7 @@ def _advising(gt_names: list[str], lq_names: list[str], filename_tmpl: str) -> I
 
 def _partners(gt_names: list[str], lq_names: list[str], filename_tmpl: str, problem: str) -> list[str]:
     """For each GT name the LQ name that the template gives: with GT's extension, or else with another."""
+    require_filename_template(filename_tmpl)
     present = set(lq_names)
     by_stem = {os.path.splitext(name)[0]: name for name in lq_names}
     partners = []

@@ -15,8 +15,9 @@ from typing import Any
 
 import cv2
 
+from basicsr.utils.filename_template import require_filename_template
 from basicsr.utils.img_util import imwrite
-from basicsr.utils.lmdb_util import make_lmdb_from_imgs, read_source
+from basicsr.utils.lmdb_util import make_lmdb_from_imgs, read_as_stored, read_source
 from basicsr.utils.matlab_functions import imresize
 from basicsr.utils.parallel import parallel_map
 
@@ -119,10 +120,11 @@ def make_lr(
         For each image that could not be used a line with its name and the reason.
 
     Raises:
-        ValueError: If there is no scale above 1, names collide, or a folder holds other results.
+        ValueError: If there is no scale above 1, the template is none, names collide, or a folder holds other results.
     """
     if not scales or min(scales) < 2:
         raise ValueError(f"scales must be 2 or more, not {scales}")
+    require_filename_template(filename_tmpl, ("scale",))
     names = image_names(input_folder)
     stems = _unique_stems(names, "{}")
     divisor = math.lcm(*scales) if gt_output_folder else None
@@ -189,7 +191,7 @@ def generate_meta_info(folder: str, meta_info_file: str, num_workers: int = 1) -
 
 
 def _shape(name: str, folder: str) -> tuple[int, ...]:
-    return (*read_source(os.path.join(folder, name)).shape, 1)[:3]
+    return (*read_as_stored(os.path.join(folder, name)).shape, 1)[:3]
 
 
 def create_lmdb(folder: str, lmdb_path: str, compress_level: int = 1, num_workers: int = 1) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from basicsr.data.memmap.images import Index, MemmapImages, is_memmap
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.file_client import FileClient
+from basicsr.utils.image_check import is_jpeg, require_pixels, require_sound_jpeg
 from basicsr.utils.img_util import decode_image
 
 from .data_util import image_names
@@ -22,9 +23,12 @@ BACKENDS = ("disk", "lmdb", "memmap")
 class ImageStorage:
     """Reads images from files, from LMDB databases, or from decoded storage.
 
+    Each process checks a JPEG file for damaged data when it reads it for the first time, and the range of stored floats
+    likewise; see :mod:`basicsr.utils.image_check`.
+
     Args:
         io_backend: ``{type: disk}`` (also when None), ``{type: lmdb}`` or ``{type: memmap}``, with the backend's
-            options.
+            options. ``strict: false`` takes JPEG files as they are.
         folders: The role of the images (``lq``, ``gt``) → folder, database or storage.
 
     Raises:
@@ -36,6 +40,8 @@ class ImageStorage:
     def __init__(self, io_backend: dict[str, Any] | None, folders: dict[str, str]) -> None:
         options = dict(io_backend or {})
         self._backend = options.pop("type", "disk")
+        self._strict = options.pop("strict", True)
+        self._checked: dict[str, set[str]] = {role: set() for role in folders}  # JPEG files and stored floats
         self._folders = folders
         self._prefixes = {role: os.path.join(folder, "") for role, folder in folders.items()}
         if self._backend not in BACKENDS:
@@ -74,13 +80,22 @@ class ImageStorage:
         Raises:
             OSError: If the file does not exist or cannot be read.
             KeyError: If the LMDB or the decoded storage has no such image.
-            ValueError: If it is not a whole image. All messages name the file.
+            ValueError: If it is not a whole image, its JPEG data are damaged, or its pixels are not those of an image.
+                All messages name the file.
         """
-        if self._backend == "memmap":
-            return self._decoded[role].image(path.removeprefix(self._prefixes[role]))
-        content = self._client.get(path, role)
         try:
-            return decode(content)
+            if self._backend == "memmap":
+                img = self._decoded[role].image(path.removeprefix(self._prefixes[role]))
+                if img.dtype.kind == "f" and path not in self._checked[role]:  # to compare them reads the whole image
+                    require_pixels(img)
+                    self._checked[role].add(path)
+                return img
+            content = self._client.get(path, role)
+            if not (self._strict and is_jpeg(content)) or path in self._checked[role]:
+                return decode(content, strict=False)
+            img = decode(content)
+            self._checked[role].add(path)
+            return img
         except ValueError as error:
             where = os.path.join(self._folders[role], path) if self._backend == "lmdb" else path
             raise ValueError(f"cannot read the {role} image {where}: {error}") from None
@@ -99,12 +114,20 @@ def _warn_if_stale(folder: str, index: Index) -> None:
         )
 
 
-def decode(content: bytes) -> np.ndarray:
+def decode(content: bytes, strict: bool = True) -> np.ndarray:
     """Decode an image file as datasets see it: ``(H, W, 3)``, BGR, turned by its EXIF orientation, alpha left out.
 
     Divided by the largest value of its type it is what ``imfrombytes(content, float32=True)`` gives.
 
+    Args:
+        content: The bytes of the file.
+        strict: Whether to refuse a JPEG file with damaged data, which takes half as long again.
+
     Raises:
-        ValueError: If the bytes are not a complete image.
+        ValueError: If the bytes are not a complete image, or its pixels are not those of an image.
     """
-    return decode_image(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    img = decode_image(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    require_pixels(img)
+    if strict:
+        require_sound_jpeg(content)
+    return img

@@ -10,7 +10,7 @@ from basicsr.utils.color_util import bgr2ycbcr
 from .transforms import normalize
 
 # The largest value of each integer type of image files. A dict: np.iinfo takes as long as a patch.
-_LARGEST = {np.dtype(kind).char: np.float32(np.iinfo(kind).max) for kind in ("u1", "i1", "u2", "i2", "i4")}
+_LARGEST = {np.dtype(kind).char: np.float32(np.iinfo(kind).max) for kind in ("u1", "u2")}
 
 
 class ToTensor:

@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader
 from basicsr.engine.evaluate.evaluator import DatasetResult, evaluate
 from basicsr.engine.evaluate.report import run_facts, write_report
 from basicsr.utils.dist_util import get_dist_info, master_only
+from basicsr.utils.full_disk import tolerate_full_disk
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options.sections import MetricOptions, ValOptions
+from basicsr.utils.paths import path_inside
 
 
 class ValidationMixin:
@@ -30,6 +32,7 @@ class ValidationMixin:
     def __init__(self) -> None:
         self.results: dict[str, DatasetResult] = {}
         self.best_metric_results: dict[str, dict[str, dict[str, Any]]] = {}
+        self._picture_owners: dict[str, str] = {}  # an image's name, without case → the first data set that has it
 
     def validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
@@ -55,7 +58,9 @@ class ValidationMixin:
             self._evaluate(dataloader, current_iter, tb_logger, save_img, spread=True)
         else:
             if get_dist_info()[0] == 0:
-                self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+                what = f"what the validation of {dataloader.dataset.opt['name']} gave"
+                with tolerate_full_disk(what, when=self.opt["is_train"]):  # the others wait at the barrier
+                    self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
             dist.barrier()
 
     def nondist_validation(
@@ -76,8 +81,18 @@ class ValidationMixin:
                 return self._visual_path(dataset_name, name, current_iter)
 
         metrics = options.metrics or {}
-        result = evaluate(self, dataloader, metrics, save_path=save_path, progress=options.pbar, spread=spread)
+        result = evaluate(
+            self,
+            dataloader,
+            metrics,
+            save_path=save_path,
+            progress=options.pbar,
+            spread=spread,
+            survive_full_disk=self.opt["is_train"],
+        )
         self.results[dataset_name] = result
+        for name in result.images:
+            self._picture_owners.setdefault(name.casefold(), dataset_name)
         if result.values:
             self.metric_results = result.means()
             self._initialize_best_metric_results(dataset_name)
@@ -87,11 +102,20 @@ class ValidationMixin:
             self._write_results(current_iter)
 
     def _visual_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
-        folder = Path(self.opt["path"]["visualization"])
+        """Where a picture is saved.
+
+        In training that is BasicSR's ``<image>/<image>_<iteration>.png``; below a folder named after the data set where
+        one that was validated before has an image of that name. The sets have the same order every time, and every rank
+        knows all names of the sets before, so that all ranks, and a resumed run, choose the same.
+        """
+        folder = self.opt["path"]["visualization"]
         if self.opt["is_train"]:
-            return folder / name / f"{Path(name).name}_{current_iter}.png"
+            file = f"{Path(name).name}_{current_iter}.png"
+            if self._picture_owners.get(name.casefold(), dataset_name) != dataset_name:
+                return path_inside(folder, dataset_name, name, file)
+            return path_inside(folder, name, file)
         suffix = ValOptions.of(self.opt.get("val")).suffix or self.opt["name"]
-        return folder / dataset_name / f"{name}_{suffix}.png"
+        return path_inside(folder, dataset_name, f"{name}_{suffix}.png")
 
     @master_only
     def _write_results(self, current_iter: int | str) -> None:
@@ -99,7 +123,9 @@ class ValidationMixin:
         if root is None:  # options that were made by hand
             return
         facts = run_facts(self.opt, current_iter if self.opt["is_train"] else None)
-        write_report(root, "validation" if self.opt["is_train"] else "results", self.results.values(), facts)
+        stem = "validation" if self.opt["is_train"] else "results"
+        with tolerate_full_disk(f"the report {stem}.*", when=self.opt["is_train"]):
+            write_report(root, stem, self.results.values(), facts)
 
     def _initialize_best_metric_results(self, dataset_name: str) -> None:
         best = self.best_metric_results.setdefault(dataset_name, {})

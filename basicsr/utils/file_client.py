@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any, ClassVar
 
 import lmdb
+
+from .files import read_file
 
 # LMDB allows one environment per database and process, so all readers of a process share them.
 _environments: dict[str, lmdb.Environment] = {}
@@ -45,10 +46,10 @@ class HardDiskBackend(BaseStorageBackend):
     """Files of the file system."""
 
     def get(self, filepath: str | os.PathLike[str], client_key: str = "default") -> bytes:
-        return Path(filepath).read_bytes()
+        return read_file(filepath)
 
     def get_text(self, filepath: str | os.PathLike[str], client_key: str = "default") -> str:
-        return Path(filepath).read_text(encoding="utf-8")
+        return read_file(filepath).decode("utf-8")
 
 
 class LmdbBackend(BaseStorageBackend):
@@ -86,13 +87,15 @@ class LmdbBackend(BaseStorageBackend):
         Raises:
             KeyError: If the database has no such key, or there is no such database.
             FileNotFoundError: If the database does not exist.
-            OSError: If it is damaged or incomplete.
+            OSError: If it is damaged or incomplete, also since it was opened.
         """
         if client_key not in self.db_paths:
             raise KeyError(f"no LMDB is named '{client_key}': there is {', '.join(self.db_paths)}")
         path = self.db_paths[client_key]
+        environment = self._environment(path)
+        _require_whole(environment, path)
         try:
-            with self._environment(path).begin() as transaction:
+            with environment.begin() as transaction:
                 value = transaction.get(str(filepath).encode())
         except lmdb.BadValsizeError:  # an empty or overlong key
             value = None
@@ -108,23 +111,30 @@ class LmdbBackend(BaseStorageBackend):
     def _environment(self, path: str) -> lmdb.Environment:
         place = os.path.realpath(path)
         if place not in _environments:
+            if not os.path.isfile(os.path.join(path, "data.mdb")):  # opening a FIFO would wait for ever
+                raise FileNotFoundError(f"{path} is not an LMDB: it has no data.mdb")
             try:
                 environment = lmdb.open(path, create=False, **self._open_options)
             except lmdb.Error as error:
-                if not os.path.isfile(os.path.join(path, "data.mdb")):
-                    raise FileNotFoundError(f"{path} is not an LMDB: it has no data.mdb") from error
                 raise OSError(f"cannot open the LMDB {path}: {error}") from error
-            _require_whole(environment, path)
+            try:
+                _require_whole(environment, path)
+            except OSError:
+                environment.close()
+                raise
             _environments[place] = environment
         return _environments[place]
 
 
 def _require_whole(environment: lmdb.Environment, path: str) -> None:
-    """Refuse a database whose file was cut short: reading beyond its end would kill the process (SIGBUS)."""
-    present = os.path.getsize(os.path.join(path, "data.mdb"))
+    """Refuse a database whose file was cut short, before or while it is used: reading beyond its end would end the
+    process by SIGBUS."""
+    try:
+        present = os.path.getsize(os.path.join(path, "data.mdb"))
+    except FileNotFoundError:  # removed since, which leaves the mapped file as it is
+        return
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if present < needed:
-        environment.close()
         raise OSError(f"the LMDB {path} is incomplete: data.mdb has {present:,} bytes of {needed:,}; copy it again")
 
 

@@ -18,6 +18,9 @@ import cv2
 import numpy as np
 import torch
 
+from .files import read_file
+from .image_check import is_jpeg, require_pixels, require_sound_jpeg
+
 T = TypeVar("T")
 
 _READ_FLAGS = {
@@ -26,7 +29,7 @@ _READ_FLAGS = {
     "unchanged": cv2.IMREAD_UNCHANGED,
     "oriented": cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR,
 }
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _GRID_GAP = 2  # black pixels around each image of a batch
 
 
@@ -159,7 +162,8 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
         An image ``(H, W, C)``, or ``(H, W)`` where there is one channel.
 
     Raises:
-        ValueError: If the flag is unknown or the bytes are not a complete image.
+        ValueError: If the flag is unknown or the bytes are not a complete image; with ``float32`` also for pixels that
+            :func:`~basicsr.utils.image_check.require_pixels` refuses.
     """
     if flag not in _READ_FLAGS:
         raise ValueError(f"unknown flag '{flag}' for reading an image: expected one of {', '.join(_READ_FLAGS)}")
@@ -168,6 +172,7 @@ def imfrombytes(content: bytes, flag: str = "color", float32: bool = False) -> n
         read_flag |= cv2.IMREAD_ANYDEPTH
     img = decode_image(content, read_flag)
     if float32:
+        require_pixels(img)
         return img.astype(np.float32) / np.float32(np.iinfo(img.dtype).max if img.dtype.kind in "iu" else 1)
     return img
 
@@ -194,7 +199,7 @@ def _is_cut_jpeg(content: bytes) -> bool:
 
     A thumbnail has an end mark of its own, before the picture; the picture's data hold no mark but their end.
     """
-    return content.startswith(_JPEG_START) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN)
+    return is_jpeg(content) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN)
 
 
 def imread(path: str | os.PathLike[str], flag: str = "color", float32: bool = False) -> np.ndarray:
@@ -202,11 +207,15 @@ def imread(path: str | os.PathLike[str], flag: str = "color", float32: bool = Fa
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is not a complete image; the message names it.
+        ValueError: If it is not a complete image, its JPEG data are damaged, or its pixels are not those of an image;
+            the message names it.
     """
-    content = Path(path).read_bytes()
+    content = read_file(path)
     try:
-        return imfrombytes(content, flag, float32)
+        img = imfrombytes(content, flag, float32)
+        require_sound_jpeg(content)
+        require_pixels(img)
+        return img
     except ValueError as error:
         raise ValueError(f"cannot read the image {os.fspath(path)}: {error}") from None
 
@@ -223,7 +232,8 @@ def imwrite(
         auto_mkdir: Whether to make the folders above the file.
 
     Raises:
-        OSError: If the image cannot be encoded or the file cannot be written; the message names it.
+        OSError: If the image cannot be encoded or the file cannot be written; the message names it, ``errno`` is the
+            system's.
     """
     path = Path(file_path)
     try:
@@ -241,7 +251,9 @@ def imwrite(
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        raise OSError(f"cannot write the image {path}: {error.strerror or error}") from error
+        failure = OSError(f"cannot write the image {path}: {error.strerror or error}")
+        failure.errno = error.errno
+        raise failure from error
 
 
 def crop_border(imgs: T, crop_border: int) -> T:

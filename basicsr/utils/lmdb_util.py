@@ -178,9 +178,29 @@ def _encode(job: tuple[str, str], compress_level: int) -> tuple[str, bytes, tupl
 
 
 def read_source(path: str) -> np.ndarray:
+    """Read an image that is to be written as PNG, as :func:`read_as_stored` does.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If :func:`read_as_stored` refuses it, or its pixels are floats; the message names it.
+    """
+    img = read_as_stored(path)
+    if img.dtype.kind == "f":
+        raise ValueError(
+            f"the image {path} has pixels of type {img.dtype}, which PNG files cannot hold; save it with 16 bits, or "
+            "use decoded storage (scripts/data_preparation/create_memmap.py)"
+        )
+    return img
+
+
+def read_as_stored(path: str) -> np.ndarray:
     """Read an image for a preparation step: channels and depth as stored, oriented as datasets read it.
 
     JPEG files become BGR. Files of other formats with EXIF data, which may rotate the image, lose their alpha.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If :func:`~basicsr.utils.img_util.imread` refuses it; the message names it.
     """
     content = Path(path).read_bytes()
     if content.startswith(b"\xff\xd8"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import platform
@@ -24,6 +25,21 @@ class _TqdmHandler(logging.StreamHandler):
             tqdm.write(self.format(record), file=sys.stderr)
         except Exception:  # the logging module's own contract: a failing handler reports, never raises
             self.handleError(record)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file. Lines that cannot be written are missing in it, and the first of them is reported in a sentence."""
+
+    _reported = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._reported:
+            self._reported = True
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"Lines are missing in the log {self.baseFilename} from here on: {error}\n")
 
 
 def get_root_logger(
@@ -51,7 +67,7 @@ def get_root_logger(
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
             logger.removeHandler(handler)
             handler.close()
-        file_handler = logging.FileHandler(log_file, mode="a", encoding="utf-8")
+        file_handler = _LogFile(log_file, mode="a", encoding="utf-8")
         file_handler.setFormatter(logging.Formatter(LOG_FORMAT))
         logger.addHandler(file_handler)
     return logger
@@ -157,9 +173,9 @@ class MessageLogger:
 @master_only
 def init_tb_logger(log_dir: str) -> Any:
     """A TensorBoard writer; its package is imported only here."""
-    from torch.utils.tensorboard import SummaryWriter
+    from .tensorboard_writer import TensorBoardWriter
 
-    return SummaryWriter(log_dir=log_dir)
+    return TensorBoardWriter(log_dir)
 
 
 @master_only

@@ -6,10 +6,11 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .dist_util import master_only
+from .files import UNREADABLE_FOLDER, kind_of, require_writable
 
 
 def get_time_str() -> str:
@@ -28,31 +29,63 @@ def set_random_seed(seed: int) -> None:
 
 
 def scandir(
-    dir_path: str, suffix: str | tuple[str, ...] | None = None, recursive: bool = False, full_path: bool = False
+    dir_path: str,
+    suffix: str | tuple[str, ...] | None = None,
+    recursive: bool = False,
+    full_path: bool = False,
+    skipped: Callable[[str, str], None] | None = None,
 ) -> Iterator[str]:
-    """Files of a folder, in sorted order; hidden ones are left out.
+    """Files of a folder, in sorted order; hidden ones, and what is not a file, are left out.
 
     Args:
         dir_path: The folder.
         suffix: Only names that end in this (or one of these).
         recursive: Whether to descend into sub-folders.
         full_path: Whether to yield full paths, or paths relative to ``dir_path``.
+        skipped: Called with the path and the kind of each entry that is neither a file nor a folder (a FIFO, a device,
+            a link to nothing), of a sub-folder that cannot be read, and of a link to a folder that it lies in.
     """
     if suffix is not None and not isinstance(suffix, (str, tuple)):
         raise TypeError(f"suffix must be a string or a tuple of strings, not {type(suffix).__name__}")
 
-    def walk(folder: str) -> Iterator[str]:
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+    def shown(path: str) -> str:
+        return path if full_path else os.path.relpath(path, dir_path)
+
+    def skip(path: str, kind: str) -> None:
+        if skipped is not None:
+            skipped(shown(path), kind)
+
+    def walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+        try:
+            status = os.stat(folder)
+            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+        except OSError:
+            if not above:
+                raise
+            skip(folder, UNREADABLE_FOLDER)
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            skip(folder, "a link to a folder that it lies in")
+            return
+        for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_file():
-                path = entry.path if full_path else os.path.relpath(entry.path, dir_path)
-                if suffix is None or path.endswith(suffix):
-                    yield path
+            kind = "a file" if _is_plain_file(entry) else kind_of(entry.path)
+            if kind == "a file":
+                if suffix is None or entry.path.endswith(suffix):
+                    yield shown(entry.path)
+            elif kind not in ("a folder", UNREADABLE_FOLDER):
+                skip(entry.path, kind)
             elif recursive:
-                yield from walk(entry.path)
+                yield from walk(entry.path, (*above, identity))
 
-    return walk(str(dir_path))
+    return walk(str(dir_path), ())
+
+
+def _is_plain_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file, without asking the file system again where it has said so."""
+    return entry.is_file(follow_symlinks=False)
 
 
 def mkdir_and_rename(path: str) -> None:
@@ -69,9 +102,20 @@ def mkdir_and_rename(path: str) -> None:
 
 @master_only
 def make_exp_dirs(opt: dict) -> None:
-    """Make the folders of a run: ``experiments_root`` when training, ``results_root`` when testing, and those below."""
+    """Make the folders of a run: ``experiments_root`` when training, ``results_root`` when testing, and those below.
+
+    Raises:
+        OptionError: If nothing can be written there.
+    """
+    from .options.errors import OptionError
+
     paths = dict(opt["path"])
-    mkdir_and_rename(paths.pop("experiments_root" if opt["is_train"] else "results_root"))
+    key = "experiments_root" if opt["is_train"] else "results_root"
+    try:
+        require_writable(os.path.dirname(os.path.abspath(paths[key])))
+    except OSError as error:
+        raise OptionError(f"path.{key}: {error}; name another folder, or make this one writable") from error
+    mkdir_and_rename(paths.pop(key))
     for key, path in paths.items():
         if key in ("models", "training_states", "visualization"):
             os.makedirs(path, exist_ok=True)

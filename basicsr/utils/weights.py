@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from .download_util import local_path
 
+# What PyTorch says of containers that it does not fill: (what it wanted), and the class that it found.
+_CONTAINER = re.compile(r"Can only (SETITEMS? for dict|append to list|extend list)s?\b.*but got <class '(\S+)'>")
+_NOT_PLAIN = ("Can only ", "Trying to call reduce")
 PREFIXES = ("module.", "_orig_mod.")
 STATE_KEYS = ("params_ema", "params", "state_dict")
 """What published files call their state dicts, in the order in which they are looked for."""
@@ -52,8 +56,14 @@ def _read(path: Path) -> Any:
                 f"{path} is refused: it holds the pickled object {foreign[1]}, and only tensors and plain values are "
                 f"loaded, since others could run code. Save its state_dict() alone and use that file."
             ) from error
-        reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
-        raise ValueError(f"{path} is damaged or not a checkpoint: {reason[1] if reason else error}") from error
+        found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+        reason = found[1] if found else str(error)
+        if reason.startswith(_NOT_PLAIN):
+            raise ValueError(
+                f"{path} is refused: it holds pickled objects other than tensors and plain values ({reason}). Save its "
+                f"state_dict() alone and use that file."
+            ) from error
+        raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file; all mean the same here
         raise ValueError(f"{path} is damaged or not a checkpoint: {type(error).__name__}: {error}") from error
 
@@ -62,28 +72,48 @@ def load_with_stand_ins(path: str | os.PathLike) -> Any:
     """Read a PyTorch file that may hold objects of other libraries beside the tensors, as Lightning's do.
 
     Each such object is replaced by an empty object of a stand-in class, so that no pickled code runs and the library
-    need not be installed.
+    need not be installed. Objects of a subclass of ``dict`` or ``list``, such as Lightning's ``AttributeDict``, become
+    plain mappings and lists. Which classes these are is learnt from what PyTorch refuses, one at a time.
     """
     stand_ins: dict[str, type] = {}
+    containers: set[str] = set()
     while True:
         try:
             with torch.serialization.safe_globals(list(stand_ins.values())):
                 return _read(local_path(path))
         except ValueError as error:
-            foreign = re.search(r"GLOBAL (\S+)", str(error.__cause__))
-            if not isinstance(error.__cause__, pickle.UnpicklingError) or not foreign or foreign[1] in stand_ins:
+            if not isinstance(error.__cause__, pickle.UnpicklingError):
                 raise
-            stand_ins[foreign[1]] = _stand_in(foreign[1])
+            reason = str(error.__cause__)
+            foreign, container = re.search(r"GLOBAL (\S+)", reason), _CONTAINER.search(reason)
+            if foreign and foreign[1] not in stand_ins:
+                stand_ins[foreign[1]] = _stand_in(foreign[1])
+            elif container and container[2] in stand_ins and container[2] not in containers:
+                kind = list if "list" in container[1] else OrderedDict
+                containers.add(container[2])
+                stand_ins[container[2]] = _stand_in(container[2], kind)
+            else:
+                raise
 
 
-def _stand_in(full_name: str) -> type:
-    """An empty class of that name, whose constructor accepts anything."""
+def _stand_in(full_name: str, kind: type | None = None) -> type:
+    """An empty class of that name, whose constructor accepts anything.
+
+    Args:
+        full_name: Module and name.
+        kind: What the constructor makes instead of an object of the class: an empty list, or an empty mapping. PyTorch
+            fills and restores those, and no subclasses.
+    """
     module, _, name = full_name.rpartition(".")
 
     def take(self: Any, *args: Any, **kwargs: Any) -> None:
-        """Accept the arguments of the real class."""
+        """Accept the arguments of the real class, its state, or an item."""
 
-    return type(name, (), {"__module__": module, "__init__": take, "__setstate__": take})
+    def make(cls: type, *args: Any, **kwargs: Any) -> Any:
+        return object.__new__(cls) if kind is None else kind()
+
+    methods = {"__new__": make, "__init__": take, "__setstate__": take, "__setitem__": take}
+    return type(name, (), {"__module__": module, **methods})
 
 
 def extract_state_dict(checkpoint: Any, param_key: str | None = "params", source: str = "the checkpoint") -> dict:

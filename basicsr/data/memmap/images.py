@@ -6,6 +6,9 @@ in the system's page cache. The storage is a folder ending in ``.memmap``:
 - ``pixels.bin``: the images one after the other, ``(H, W, 3)``, BGR, little-endian, each starting at a multiple of 64
   bytes;
 - ``index.jsonl``: a line that describes the storage, with the checksum of the lines after it, then a line per image.
+
+Nothing in an index is believed: whoever changes it can write its checksum, too. Types, shapes and positions are checked
+before anything is mapped, since a wrong position would make other memory of the process the pixels of an image.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ from typing import Any
 import numpy as np
 
 from basicsr.utils.parallel import parallel_map
+from basicsr.utils.paths import stays_inside
 
 SUFFIX = ".memmap"
 PIXELS_FILE = "pixels.bin"
 INDEX_FILE = "index.jsonl"
 VERSION = 1
+ALIGNMENT = 64  # bytes; a cache line, and a multiple of every pixel's size
+DTYPES = ("uint8", "uint16", "float32")
 
 _HOW_TO_MAKE = "scripts/data_preparation/create_memmap.py makes one from a folder of images"
 _NAMED_IN_MESSAGES = 5
@@ -41,7 +47,7 @@ class StoredImage:
     Attributes:
         name: The file's path relative to the folder, with forward slashes.
         shape: (H, W, 3).
-        dtype: ``uint8``, ``uint16`` or ``float32``, as the file stores it.
+        dtype: One of :data:`DTYPES`, as the file stores it.
         offset: Its first byte.
         source_size: Bytes of the image file.
         source_mtime_ns: Its time of modification.
@@ -56,9 +62,46 @@ class StoredImage:
     source_mtime_ns: int
     crc32: int | None = None
 
+    @classmethod
+    def parse(cls, line: bytes) -> StoredImage:
+        """Read a line of an index.
+
+        Raises:
+            ValueError: If it does not describe an image.
+        """
+        try:
+            record = json.loads(line)
+            image = cls(**record | {"shape": tuple(record["shape"])})
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise ValueError("it does not describe an image") from None
+        if not isinstance(image.name, str) or not image.name or not stays_inside(image.name):
+            raise ValueError(f"{image.name!r} is not the name of a file below the folder")
+        if image.dtype not in DTYPES:
+            raise ValueError(f"{image.name} has pixels of type {image.dtype!r}, not {', '.join(DTYPES)}")
+        if len(image.shape) != 3 or not all(_is_count(n, 1) for n in image.shape) or image.shape[2] != 3:
+            raise ValueError(f"{image.name} has the shape {image.shape}, not (height, width, 3)")
+        numbers = [image.offset, image.source_size] + ([] if image.crc32 is None else [image.crc32])
+        if not all(_is_count(number) for number in numbers) or type(image.source_mtime_ns) is not int:
+            raise ValueError(f"offset, source_size, source_mtime_ns or crc32 of {image.name} is not a whole number")
+        return image
+
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def end(self) -> int:
+        """The byte after its last."""
+        return self.offset + self.nbytes
+
+
+def next_offset(end: int) -> int:
+    """Where the next image starts, after one that ends at ``end``."""
+    return -(-end // ALIGNMENT) * ALIGNMENT
+
+
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least
 
 
 @dataclass(frozen=True)
@@ -73,13 +116,13 @@ class Index:
         """Read an index file.
 
         Raises:
-            ValueError: If it is damaged, or of another version.
+            ValueError: If it is damaged, of another version, or describes images that do not lie one after the other.
         """
         head_line, _, body = path.read_bytes().partition(b"\n")
         try:
             head = json.loads(head_line)
             version, sha256, source = head["version"], head["sha256"], head["source"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise ValueError(f"{path} is damaged: its first line cannot be read; create {path.parent} again") from None
         if version != VERSION:
             raise ValueError(
@@ -88,13 +131,28 @@ class Index:
             )
         if hashlib.sha256(body).hexdigest() != sha256:
             raise ValueError(f"{path} is damaged: its checksum is wrong; create {path.parent} again")
-        records = [json.loads(line) for line in body.splitlines()]
-        return cls(source, [StoredImage(**record | {"shape": tuple(record["shape"])}) for record in records])
+        images: list[StoredImage] = []
+        names: set[str] = set()
+        try:
+            for line in body.splitlines():
+                image = StoredImage.parse(line)
+                expected = next_offset(images[-1].end) if images else 0
+                if image.offset != expected:
+                    raise ValueError(f"{image.name} is said to start at byte {image.offset}, and starts at {expected}")
+                if image.name in names:
+                    raise ValueError(f"{image.name} is in it twice")
+                names.add(image.name)
+                images.append(image)
+            if not images or not isinstance(source, str):
+                raise ValueError("it describes no images" if not images else "its source is not a folder's name")
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be used: {error}; create {path.parent} again") from None
+        return cls(source, images)
 
     @property
     def nbytes(self) -> int:
         """Size of the file of pixels."""
-        return self.images[-1].offset + self.images[-1].nbytes
+        return self.images[-1].end
 
     def write(self, path: Path) -> None:
         body = "".join(json.dumps(asdict(image)) + "\n" for image in self.images).encode()
@@ -209,12 +267,20 @@ class MemmapImages:
 
         Raises:
             KeyError: If there is no image of that name.
+            OSError: If the file of pixels has become shorter since it was mapped. Reading beyond its end would end the
+                process by SIGBUS; a file that is cut while a view is read still does.
         """
         if name not in self._places:
             raise KeyError(f"{self._folder} has no image '{name}'")
         if self._pixels is None:
             with open(os.path.join(self._folder, PIXELS_FILE), "rb") as file:
                 self._pixels = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        size = self._pixels.size()  # of the file as it is now
+        if size < self.index.nbytes:
+            raise OSError(
+                f"{os.path.join(self._folder, PIXELS_FILE)} has {size} bytes and had {self.index.nbytes} when it was "
+                f"opened: it was cut short while it was in use; create {self._folder} again"
+            )
         shape, dtype, offset = self._places[name]
         return np.ndarray(shape, dtype, self._pixels, offset)
 

@@ -16,12 +16,14 @@ import numpy as np
 
 from basicsr.data.data_util import image_names
 from basicsr.data.memmap.images import (
+    DTYPES,
     INDEX_FILE,
     PIXELS_FILE,
     SUFFIX,
     Index,
     StoredImage,
     checksum,
+    next_offset,
     read_index,
     stat_of,
     verify_pixels,
@@ -30,8 +32,6 @@ from basicsr.data.storage import decode
 from basicsr.utils.misc import sizeof_fmt
 from basicsr.utils.parallel import parallel_map
 
-_ALIGNMENT = 64  # bytes; a cache line, and a multiple of every pixel's size
-_DTYPES = ("uint8", "uint16", "float32")
 _PLAN_FILE = "plan.jsonl"
 _JOURNAL_FILE = "journal.txt"  # a line per stored image: its number and its checksum
 
@@ -95,7 +95,7 @@ def _new_plan(aside: Path, source: str, names: list[str], num_workers: int) -> I
             continue
         image = replace(result, offset=offset)
         images.append(image)
-        offset += -(-image.nbytes // _ALIGNMENT) * _ALIGNMENT
+        offset = next_offset(image.end)
     if failures:
         raise ValueError("\n".join(["nothing was stored, since images cannot be used:", *failures]))
     plan = Index(source, images)
@@ -110,8 +110,8 @@ def _new_plan(aside: Path, source: str, names: list[str], num_workers: int) -> I
 def _measure(name: str, folder: str) -> StoredImage:
     size, mtime = stat_of(folder, name)
     img = decode(Path(folder, name).read_bytes())
-    if img.dtype.name not in _DTYPES:
-        raise ValueError(f"pixels of type {img.dtype} cannot be stored, only {', '.join(_DTYPES)}")
+    if img.dtype.name not in DTYPES:
+        raise ValueError(f"pixels of type {img.dtype} cannot be stored, only {', '.join(DTYPES)}")
     return StoredImage(name, img.shape, img.dtype.name, offset=0, source_size=size, source_mtime_ns=mtime)
 
 
@@ -172,7 +172,7 @@ def _store_image(image: StoredImage, folder: str, path: str) -> int:
     Returns:
         The checksum of its pixels.
     """
-    img = decode(Path(folder, image.name).read_bytes())
+    img = decode(Path(folder, image.name).read_bytes(), strict=False)  # measuring has checked it
     if (img.shape, img.dtype.name) != (image.shape, image.dtype):
         raise ValueError("the file was changed while it was being stored; start again")
     content = np.ascontiguousarray(img, dtype=img.dtype.newbyteorder("<")).tobytes()

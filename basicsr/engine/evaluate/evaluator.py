@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Subset
@@ -24,6 +25,7 @@ from basicsr.engine.rng import preserved_rng
 from basicsr.engine.run.signals import EvaluationStopped, stop_requested
 from basicsr.metrics import calculate_metric
 from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.full_disk import tolerate_full_disk
 from basicsr.utils.img_util import imwrite, tensor2img
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options.sections import DatasetOptions
@@ -63,6 +65,7 @@ def evaluate(
     save_path: Callable[[str], Path] | None = None,
     progress: bool = False,
     spread: bool = False,
+    survive_full_disk: bool = False,
 ) -> DatasetResult:
     """Run a recipe over a data set.
 
@@ -73,6 +76,8 @@ def evaluate(
         save_path: From an image's name to the file its result is saved to; None saves nothing.
         progress: Whether to draw a progress bar (on rank 0, in a terminal).
         spread: Whether every rank of the process group calls this and takes every n-th image.
+        survive_full_disk: Whether to log an error and to save no more images if the disk is full; all are measured
+            nevertheless. Otherwise this is an OSError.
 
     Returns:
         The results of all images; when spread, the same on every rank.
@@ -88,6 +93,7 @@ def evaluate(
     indices = range(rank, len(dataset), world)
     shard = DataLoader(Subset(dataset, indices), batch_size=1, num_workers=loader.num_workers)
     rows: list[Row] = []
+    saving = True
     with preserved_rng(), tqdm(total=len(indices), unit="image", disable=not _shows_bar(progress, rank)) as bar:
         for index, data in zip(indices, shard):
             if may_stop and stop_requested():
@@ -98,7 +104,11 @@ def evaluate(
             model.test()
             visuals = model.get_current_visuals()
             try:
-                values = _measure(visuals, name, metrics, save_path)
+                images = _images(visuals)
+                if save_path is not None and saving:
+                    what = f"the picture of {name} in {dataset.opt['name']}, like those after it,"
+                    saving = _save(images["img"], save_path(name), what, survive_full_disk)
+                values = {metric: float(calculate_metric(images, options)) for metric, options in metrics.items()}
             except ValueError as error:
                 raise ValueError(f"{dataset.opt['name']}, image {name}: {error}") from error
             rows.append(Row(index, name, values, bool(visuals["result"].isfinite().all())))
@@ -164,12 +174,15 @@ def _shows_bar(progress: bool, rank: int) -> bool:
     return progress and rank == 0 and sys.stderr.isatty()
 
 
-def _measure(
-    visuals: dict[str, torch.Tensor], name: str, metrics: dict[str, dict], save_path: Callable[[str], Path] | None
-) -> dict[str, float]:
+def _images(visuals: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """What metrics compare: ``img``, and ``img2`` where there is a ground truth."""
     images = {"img": tensor2img([visuals["result"]])}
-    if "gt" in visuals:
-        images["img2"] = tensor2img([visuals["gt"]])
-    if save_path is not None:
-        imwrite(images["img"], str(save_path(name)))
-    return {metric: float(calculate_metric(images, options)) for metric, options in metrics.items()}
+    return {**images, "img2": tensor2img([visuals["gt"]])} if "gt" in visuals else images
+
+
+def _save(img: np.ndarray, path: Path, what: str, survive_full_disk: bool) -> bool:
+    """Save an image; whether to go on with the next."""
+    with tolerate_full_disk(what, when=survive_full_disk):
+        imwrite(img, path)
+        return True
+    return False

@@ -143,5 +143,8 @@ def _markdown_facts(facts: Mapping[str, Any]) -> str:
 
 def _write(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.engine.restore.restorer import Restorer, eval_mode
-from basicsr.utils.img_util import img2tensor, imread, tensor2img
+from basicsr.utils.files import read_file
+from basicsr.utils.image_check import INTEGERS
+from basicsr.utils.img_util import imfrombytes, img2tensor, imread, tensor2img
 
-DEPTHS = (np.uint8, np.uint16)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G, B
 
 
@@ -68,7 +69,7 @@ class ImageRestorer:
         Raises:
             ValueError: If it is of another type or shape, or the network's output is not finite.
         """
-        if img.dtype not in DEPTHS and img.dtype.kind != "f":
+        if img.dtype not in INTEGERS and img.dtype.kind != "f":
             raise ValueError(f"images of 8 or 16 bits are restored, and this one holds {img.dtype}")
         if not (img.ndim == 2 or (img.ndim == 3 and img.shape[2] in (3, 4))):
             raise ValueError(f"an image must be (H, W), (H, W, 3) or (H, W, 4), not {img.shape}")
@@ -104,21 +105,22 @@ class ImageRestorer:
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image file upright, with its alpha, grey if it is grey, in its own depth.
+    """Read an image file upright, with its alpha, grey if it is grey, in its own depth; floats become 16 bits.
 
     Returns:
         ``(H, W)``, ``(H, W, 3)`` BGR or ``(H, W, 4)`` BGRA, uint8 or uint16.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is not a complete image of 8 or 16 bits; the message names it.
+        ValueError: If it is not a complete image, its JPEG data are damaged, or its pixels are not those of an image;
+            the message names it.
     """
     stored = imread(path, "unchanged")
-    if stored.dtype not in DEPTHS:
-        raise ValueError(f"cannot read the image {os.fspath(path)}: it holds {stored.dtype}, not 8 or 16 bits")
-    if stored.ndim == 3 and stored.shape[2] == 4:
-        return stored
-    # Read again: OpenCV applies the orientation flag only if it may choose the channels.
-    top = np.iinfo(stored.dtype).max
-    upright = imread(path, "grayscale" if stored.ndim == 2 else "color", float32=True)
-    return (upright * np.float32(top)).round().astype(stored.dtype)
+    depth = stored.dtype if stored.dtype in INTEGERS else np.dtype(np.uint16)
+    values = stored
+    if stored.ndim == 2 or stored.shape[2] != 4:
+        # Decode again: OpenCV applies the orientation flag only if it may choose the channels.
+        values = imfrombytes(read_file(path), "grayscale" if stored.ndim == 2 else "color", float32=True)
+    if values.dtype == depth:
+        return values
+    return (values.clip(0, 1) * np.float32(np.iinfo(depth).max)).round().astype(depth)

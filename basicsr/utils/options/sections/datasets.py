@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import Self
 
+from basicsr.utils.filename_template import is_filename_template
+
 from ..finding import Finding, Setting
 from ..lookup import datasets_of, section_of
 from ..registered import all_registered, find_or_none, find_registered, is_ours
@@ -28,6 +30,8 @@ class IOBackendOptions(Section):
     """`disk`: image files in folders; `lmdb`: a database; `memmap`: decoded images."""
     verify: bool = False
     """With `memmap`: check every image's checksum when it is opened."""
+    strict: bool = True
+    """With `disk` and `lmdb`: refuse damaged JPEG files. Each process checks a file once, when it first reads it."""
 
 
 class DatasetOptions(Registered):
@@ -47,7 +51,8 @@ class DatasetOptions(Registered):
     scale: Annotated[int, Field(ge=1)] | None = None
     """Set from the top-level `scale`."""
     io_backend: IOBackendOptions | None = None
-    """Storage: `{type: disk}`, `{type: lmdb}` or `{type: memmap}` (with `verify`, checksums are compared)."""
+    """Storage: `{type: disk}`, `{type: lmdb}` or `{type: memmap}`. With `verify: true` the checksums of `memmap` are
+    compared; with `strict: false` damaged JPEG files are taken."""
     mean: list[float] | None = None
     """Subtracted from each channel (R, G, B) of images in [0, 1]."""
     std: list[float] | None = None
@@ -91,15 +96,8 @@ class DatasetOptions(Registered):
     def rules(cls, values: Mapping[Any, Any], setting: Setting) -> Iterable[Finding]:
         yield from normalisation_rules(values)
         template = values.get("filename_tmpl")
-        if isinstance(template, str) and not _is_template(template):
+        if isinstance(template, str) and not is_filename_template(template):
             yield Finding(("filename_tmpl",), f"must hold {{}} once, such as '{{}}x4', not {shown(template)}")
-
-
-def _is_template(template: str) -> bool:
-    try:
-        return template.format("<>").count("<>") == 1
-    except (ValueError, LookupError, AttributeError):
-        return False
 
 
 def dataset_rules(opt: Mapping[Any, Any], setting: Setting) -> Iterator[Finding]:
