@@ -7,6 +7,8 @@ import logging
 import platform
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .dist_util import get_dist_info, master_only
@@ -24,6 +26,30 @@ class _TqdmHandler(logging.StreamHandler):
             tqdm.write(self.format(record), file=sys.stderr)
         except Exception:  # the logging module's own contract: a failing handler reports, never raises
             self.handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """A run's log file. When it cannot be written to, because the disk is full, that is said once on the screen and the
+    run goes on; lines are written again as soon as they can be."""
+
+    _failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            # by ourselves: StreamHandler would print the traceback of each failure
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                print(f"The log {self.baseFilename} cannot be written to for now: {error}", file=sys.stderr, flush=True)
+            self._failed = True
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def get_root_logger(
@@ -51,7 +77,7 @@ def get_root_logger(
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
             logger.removeHandler(handler)
             handler.close()
-        file_handler = logging.FileHandler(log_file, mode="a", encoding="utf-8")
+        file_handler = LogFile(log_file, mode="a", encoding="utf-8")
         file_handler.setFormatter(logging.Formatter(LOG_FORMAT))
         logger.addHandler(file_handler)
     return logger
@@ -154,12 +180,58 @@ class MessageLogger:
         self.logger.info(message)
 
 
+class ScalarLog:
+    """A TensorBoard writer that does not end the run when the disk is full.
+
+    The events that could not be written are lost; an error says so once. A new file is begun with the next event, so
+    that they are written again once there is space.
+
+    Args:
+        log_dir: The folder of the event files.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # its package is imported only here
+
+        self._make = lambda: SummaryWriter(log_dir=log_dir)
+        self._writer: Any = None
+        self._failed = False
+        self._attempt(lambda writer: None)
+
+    def add_scalar(self, tag: str, value: Any, step: int) -> None:
+        """Write an event; as ``SummaryWriter.add_scalar``."""
+        self._attempt(lambda writer: writer.add_scalar(tag, value, step))
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a plug-in calls, such as ``add_image``."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: self._attempt(lambda writer: getattr(writer, name)(*args, **kwargs))
+
+    def close(self) -> None:
+        """Write what is still held, and close the file."""
+        if self._writer is not None:
+            self._attempt(lambda writer: writer.close())
+
+    def _attempt(self, action: Callable[[Any], Any]) -> Any:
+        try:
+            if self._writer is None:
+                self._writer = self._make()
+            result = action(self._writer)
+        except OSError as error:
+            if not self._failed:
+                get_root_logger().error(
+                    f"TensorBoard's events cannot be written for now: {error}. The training goes on."
+                )
+            self._failed, self._writer = True, None
+            return None
+        return result
+
+
 @master_only
 def init_tb_logger(log_dir: str) -> Any:
-    """A TensorBoard writer; its package is imported only here."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(log_dir=log_dir)
+    """A TensorBoard writer."""
+    return ScalarLog(log_dir)
 
 
 @master_only

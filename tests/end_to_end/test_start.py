@@ -15,6 +15,8 @@ from basicsr.utils.img_util import imread, imwrite
 from basicsr.utils.labelled import sentence_of
 from basicsr.utils.matlab_functions import imresize
 
+from ..helpers import content
+
 VQGAN = {
     "type": "VQGAN",
     "embed_dim": 8,
@@ -157,7 +159,10 @@ def test_alexnet_as_vgg(refused, options, tmp_path):
     loss = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1.0}, "vgg_type": "vgg11"}
     loss = {**loss, "layer_weights": {"relu1_1": 1.0}, "weights": str(tmp_path / "a.pth")}
     options["train"]["perceptual_opt"] = loss
-    refused(options, r"train\.perceptual_opt: .*a\.pth does not fit. Keys 1 of wrong shape: features\.0\.weight \[64, 3, 11, 11\]")
+    refused(
+        options,
+        r"train\.perceptual_opt: .*a\.pth does not fit. Keys 1 of wrong shape: features\.0\.weight \[64, 3, 11, 11\]",
+    )
 
 
 @pytest.mark.parametrize("section", ["train", "val"])
@@ -268,7 +273,7 @@ def log_text(folder):
 
 def final_state(folder):
     files = ("models/net_g_12.pth", "training_states/12.state")
-    return [torch.load(folder / file, weights_only=True) for file in files]
+    return [content(folder / file) for file in files]
 
 
 def add_counting_terms(options):
