@@ -19,6 +19,7 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.stream import TrainingStream, build_streams
 from basicsr.engine.run.changes import ADVICE, Changes
 from basicsr.engine.run.identity import RunIdentity
+from basicsr.engine.run.launch import is_own_refusal
 from basicsr.engine.run.resume import find_resume_state, is_own_state, restore_streams
 from basicsr.engine.run.retention import BestKeeper
 from basicsr.models import build_model
@@ -84,7 +85,7 @@ def build_training(opt: dict, notices: list[str], as_read: Mapping[str, Any]) ->
     identity = RunIdentity.continuing(state, options, is_own_state(opt)) if state else RunIdentity.new(options)
     changes = Changes.since(state or {}, options)
     logger = _open_log(opt, [*notices, *changes.notices()])
-    _require_writable(opt["path"]["experiments_root"])
+    _require_writable(opt["path"], is_new=state is None)
     require_log_packages(opt)
     if state:
         changes.require_possible(state, int(opt["train"]["total_iter"]))
@@ -108,7 +109,7 @@ def build_training(opt: dict, notices: list[str], as_read: Mapping[str, Any]) ->
 def build_test(opt: dict, notices: list[str]) -> TestRun:
     """As :func:`build_training`, for a test."""
     logger = _open_log(opt, notices)
-    _require_writable(opt["path"]["results_root"])
+    _require_writable(opt["path"], is_new=True)
     loaders = []
     for name, dataset_opt in sorted(opt["datasets"].items()):
         loaders.append(_evaluation_loader(opt, name))
@@ -172,10 +173,8 @@ def _resume(model: Any, state: dict[str, Any], streams: tuple[TrainingStream, ..
     try:
         model.resume_training(state)
         restore_streams(state, streams, model.opt["world_size"])
-    except (ValueError, ImportError):
-        raise
     except Exception as error:  # what a state of wrong content leads to; one of a plug-in keeps its traceback
-        if not type(model).__module__.startswith("basicsr."):
+        if is_own_refusal(error) or not type(model).__module__.startswith("basicsr."):
             raise
         raise ValueError(
             f"the training state {model.opt['path']['resume_state']} does not fit what the options describe "
@@ -205,14 +204,24 @@ def _open_log(opt: dict, notices: list[str]) -> Any:
     return logger
 
 
-def _require_writable(folder: str) -> None:
-    """Refuse a folder of the run that cannot be made, or not be written to.
+def _require_writable(path: Mapping[str, Any], is_new: bool) -> None:
+    """Refuse folders of the run that cannot be made, or not be written to.
+
+    Args:
+        path: The options' ``path``.
+        is_new: Whether the run begins: an earlier run's folder is then renamed.
 
     Raises:
         PermissionError: If so.
     """
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        raise PermissionError(f"the run's folder {folder} cannot be made: {place} is not a folder, or is read-only")
+    root = path["experiments_root" if "experiments_root" in path and "models" in path else "results_root"]
+    folders = [Path(root).parent / "new"] if is_new else [Path(path[key]) for key in ("models", "training_states")]
+    for folder in [Path(root), *folders]:
+        place = folder.absolute()
+        while not os.path.lexists(place):
+            place = place.parent
+        if not (place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)):
+            raise PermissionError(
+                f"the run's folder {root} cannot be made or written to: {place} is not a folder, is read-only, or its "
+                f"rights forbid it"
+            )

@@ -183,8 +183,8 @@ class MessageLogger:
 class ScalarLog:
     """A TensorBoard writer that does not end the run when the disk is full.
 
-    The events that could not be written are lost; an error says so once. A new file is begun with the next event, so
-    that they are written again once there is space.
+    The events that could not be written are lost; an error says so once. A new file is begun every minute, until there
+    is space again.
 
     Args:
         log_dir: The folder of the event files.
@@ -196,6 +196,7 @@ class ScalarLog:
         self._make = lambda: SummaryWriter(log_dir=log_dir)
         self._writer: Any = None
         self._failed = False
+        self._next_try = 0.0
         self._attempt(lambda writer: None)
 
     def add_scalar(self, tag: str, value: Any, step: int) -> None:
@@ -216,6 +217,8 @@ class ScalarLog:
     def _attempt(self, action: Callable[[Any], Any]) -> Any:
         try:
             if self._writer is None:
+                if time.monotonic() < self._next_try:
+                    return None
                 self._writer = self._make()
             result = action(self._writer)
         except OSError as error:
@@ -223,7 +226,7 @@ class ScalarLog:
                 get_root_logger().error(
                     f"TensorBoard's events cannot be written for now: {error}. The training goes on."
                 )
-            self._failed, self._writer = True, None
+            self._failed, self._writer, self._next_try = True, None, time.monotonic() + 60
             return None
         return result
 

@@ -40,6 +40,16 @@ def _is_section(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def _are_results(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(isinstance(metrics, dict) for metrics in value.values()):
+        return False
+    return all(isinstance(result, dict) for metrics in value.values() for result in metrics.values())
+
+
+def _is_run(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("id"), str) and _is_count(value.get("continuation"))
+
+
 _REQUIRED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epoch": (_is_count, "a whole number from 0"),
     "iter": (_is_count, "a whole number from 0"),
@@ -52,8 +62,8 @@ _FURTHER: dict[str, tuple[Callable[[Any], bool], str]] = {  # BasicSR's states h
     "sampler": (_is_position, "the position of each training set"),
     "rng": (_are_sections, "a list of dicts"),
     "classes": (_is_section, "a dict"),
-    "best_metric_results": (_is_section, "a dict"),
-    "run": (_is_section, "a dict"),
+    "best_metric_results": (_are_results, "values and iterations by data set and metric"),
+    "run": (_is_run, "a dict with an id and a number"),
     "options": (_is_section, "a dict"),
 }
 
