@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,18 @@ from torch.utils.data import DataLoader
 
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.stream import TrainingStream, build_streams
-from basicsr.engine.run.resume import find_resume_state, restore_streams
+from basicsr.engine.run.changes import ADVICE, Changes
+from basicsr.engine.run.identity import RunIdentity
+from basicsr.engine.run.launch import is_own_refusal
+from basicsr.engine.run.resume import find_resume_state, is_own_state, restore_streams
 from basicsr.engine.run.retention import BestKeeper
 from basicsr.models import build_model
+from basicsr.models.changed_options import FreshSettings
 from basicsr.models.sr_model import SRModel
 from basicsr.models.trial import try_evaluation, try_step
 from basicsr.utils.labelled import labelled
 from basicsr.utils.logger import get_env_info, get_root_logger, require_log_packages
+from basicsr.utils.misc import set_random_seed
 from basicsr.utils.options import dict2str
 
 
@@ -35,6 +42,7 @@ class TrainingRun:
         model: The recipe; when resuming, with its state restored.
         best: Tells which weights to keep as the best.
         state: The training state that the run continues from, or None.
+        identity: Which run it is.
     """
 
     streams: tuple[TrainingStream, ...]
@@ -42,6 +50,7 @@ class TrainingRun:
     model: Any
     best: BestKeeper
     state: dict[str, Any] | None
+    identity: RunIdentity
 
 
 @dataclass(frozen=True)
@@ -57,26 +66,36 @@ class TestRun:
     model: Any
 
 
-def build_training(opt: dict, notices: list[str]) -> TrainingRun:
+def build_training(opt: dict, notices: list[str], as_read: Mapping[str, Any]) -> TrainingRun:
     """Build what the options describe, and try an iteration and an evaluation of it.
 
     Args:
         opt: The options; ``path`` is pointed at the networks of the state that the run continues from.
         notices: Sentences on the options, for the log.
+        as_read: The options before the run's own settings were filled in.
 
     Raises:
         ValueError, KeyError, OSError, ImportError: If the run cannot start. The message names the option, as a rule.
     """
     best = BestKeeper(opt)
     state = find_resume_state(opt)
-    logger = _open_log(opt, notices)
-    _require_writable(opt["path"]["experiments_root"])
-    require_log_packages(opt)
-    streams, val_loaders = create_streams(opt, logger), create_val_loaders(opt, logger)
-    model = build_model(opt)
     if state:
-        model.resume_training(state)
-        restore_streams(state, streams, opt["world_size"])
+        _take_over_seed(opt, state, as_read)
+    options = {**as_read, "manual_seed": opt["manual_seed"]}
+    identity = RunIdentity.continuing(state, options, is_own_state(opt)) if state else RunIdentity.new(options)
+    changes = Changes.since(state or {}, options)
+    logger = _open_log(opt, [*notices, *changes.notices()])
+    _require_writable(opt["path"], is_new=state is None)
+    require_log_packages(opt)
+    if state:
+        changes.require_possible(state, int(opt["train"]["total_iter"]))
+    with _explaining(changes):
+        streams, val_loaders = create_streams(opt, logger), create_val_loaders(opt, logger)
+        model = build_model(opt)
+        if state:
+            _resume(model, state, streams, changes)
+    if state:
+        changes.require_consent()
         logger.info(f"Resuming training from epoch: {state['epoch']}, iter: {state['iter']}.")
     try_step(model, streams, state["iter"] + 1 if state else 1)
     if isinstance(model, SRModel):
@@ -84,13 +103,13 @@ def build_training(opt: dict, notices: list[str]) -> TrainingRun:
     sections = [name for name, section in opt["datasets"].items() if section["phase"] == "val"]
     for name, loader in zip(sections, val_loaders):
         try_evaluation(model, loader, name)
-    return TrainingRun(streams, val_loaders, model, best, state)
+    return TrainingRun(streams, val_loaders, model, best, state, identity)
 
 
 def build_test(opt: dict, notices: list[str]) -> TestRun:
     """As :func:`build_training`, for a test."""
     logger = _open_log(opt, notices)
-    _require_writable(opt["path"]["results_root"])
+    _require_writable(opt["path"], is_new=True)
     loaders = []
     for name, dataset_opt in sorted(opt["datasets"].items()):
         loaders.append(_evaluation_loader(opt, name))
@@ -140,6 +159,41 @@ def _evaluation_loader(opt: dict, section: str) -> DataLoader:
         return build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], None, opt["manual_seed"])
 
 
+def _take_over_seed(opt: dict, state: Mapping[str, Any], as_read: Mapping[str, Any]) -> None:
+    """Keep the seed that the run has drawn, where the options name none."""
+    saved = (state.get("options") or {}).get("manual_seed")
+    if as_read.get("manual_seed") is None and isinstance(saved, int):
+        opt["manual_seed"] = saved
+        set_random_seed(saved + opt["rank"])
+
+
+def _resume(model: Any, state: dict[str, Any], streams: tuple[TrainingStream, ...], changes: Changes) -> None:
+    """Restore a recipe and its streams from a training state."""
+    fresh = FreshSettings.of(model)
+    try:
+        model.resume_training(state)
+        restore_streams(state, streams, model.opt["world_size"])
+    except Exception as error:  # what a state of wrong content leads to; one of a plug-in keeps its traceback
+        if is_own_refusal(error) or not type(model).__module__.startswith("basicsr."):
+            raise
+        raise ValueError(
+            f"the training state {model.opt['path']['resume_state']} does not fit what the options describe "
+            f"({type(error).__name__}: {error}); {ADVICE}"
+        ) from error
+    fresh.restore(model, [change.name for change in changes.taken])
+
+
+@contextmanager
+def _explaining(changes: Changes) -> Iterator[None]:
+    """A block whose refusals name the options that differ from those of the training state."""
+    try:
+        yield
+    except ValueError as error:
+        if not changes.explain() or type(error) is not ValueError:
+            raise
+        raise ValueError(f"{error}{changes.explain()}") from error
+
+
 def _open_log(opt: dict, notices: list[str]) -> Any:
     """Log the machine, the options and what there is to say about them."""
     logger = get_root_logger()
@@ -150,14 +204,24 @@ def _open_log(opt: dict, notices: list[str]) -> Any:
     return logger
 
 
-def _require_writable(folder: str) -> None:
-    """Refuse a folder of the run that cannot be made, or not be written to.
+def _require_writable(path: Mapping[str, Any], is_new: bool) -> None:
+    """Refuse folders of the run that cannot be made, or not be written to.
+
+    Args:
+        path: The options' ``path``.
+        is_new: Whether the run begins: an earlier run's folder is then renamed.
 
     Raises:
         PermissionError: If so.
     """
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        raise PermissionError(f"the run's folder {folder} cannot be made: {place} is not a folder, or is read-only")
+    root = path["experiments_root" if "experiments_root" in path and "models" in path else "results_root"]
+    folders = [Path(root).parent / "new"] if is_new else [Path(path[key]) for key in ("models", "training_states")]
+    for folder in [Path(root), *folders]:
+        place = folder.absolute()
+        while not os.path.lexists(place):
+            place = place.parent
+        if not (place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)):
+            raise PermissionError(
+                f"the run's folder {root} cannot be made or written to: {place} is not a folder, is read-only, or its "
+                f"rights forbid it"
+            )

@@ -24,11 +24,12 @@ from basicsr.engine.run.loop import TrainingLoop
 from basicsr.engine.run.peers import Progress, coordinated_exit
 from basicsr.engine.run.resume import find_resume_state as load_resume_state  # noqa: F401  (BasicSR's name)
 from basicsr.engine.run.resume import tidy_up
+from basicsr.engine.run.run_lock import RunLock, require_free
 from basicsr.engine.run.signals import StopSignals
 from basicsr.start import TrainingRun, build_training, create_streams, create_val_loaders
 from basicsr.utils.held_log import HeldLog, hold_log
 from basicsr.utils.logger import init_tb_logger, init_wandb_logger
-from basicsr.utils.misc import get_time_str, make_exp_dirs, mkdir_and_rename
+from basicsr.utils.misc import get_time_str, mkdir_and_rename
 from basicsr.utils.options import parse_options
 
 
@@ -67,14 +68,12 @@ def open_run(opt: dict, args: Any, training: TrainingRun, log: HeldLog) -> Any:
     Returns:
         The TensorBoard writer, or None.
     """
-    if training.state is None:
-        make_exp_dirs(opt)
-        if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
-            mkdir_and_rename(osp.join(opt["root_path"], "tb_logger", opt["name"]))
-    else:  # the state may be another run's, and this run's folder new
-        for key in ("experiments_root", "models", "training_states", "visualization"):
-            os.makedirs(opt["path"][key], exist_ok=True)
+    for key in ("experiments_root", "models", "training_states", "visualization") if opt["rank"] == 0 else ():
+        os.makedirs(opt["path"][key], exist_ok=True)
+    if training.state is not None:
         tidy_up(opt, training.state)
+    elif opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
+        mkdir_and_rename(osp.join(opt["root_path"], "tb_logger", opt["name"]))
     if opt["dist"]:
         dist.barrier()  # the folders exist from here on
     args.record.keep_in(opt["path"]["experiments_root"])
@@ -84,11 +83,21 @@ def open_run(opt: dict, args: Any, training: TrainingRun, log: HeldLog) -> Any:
 
 def train(opt: dict, args: Any, progress: Progress) -> None:
     """Build what the options describe, and train it. Nothing is written before all of it stands."""
+    folder = opt["path"]["experiments_root"]
     with hold_log() as log:
         with starting():
-            training = build_training(opt, args.notices)
-        progress.start()
-        tb_logger = open_run(opt, args, training, log)
+            require_free(folder)
+            training = build_training(opt, args.notices, args.record.options)
+            progress.ready()
+            lock = RunLock(folder, is_new=training.state is None)
+        with lock:
+            progress.start()
+            tb_logger = open_run(opt, args, training, log)
+            run(opt, training, tb_logger)
+
+
+def run(opt: dict, training: TrainingRun, tb_logger: Any) -> None:
+    """Train to the end, or until a signal."""
     try:
         with StopSignals() as signals:
             loop = TrainingLoop(
@@ -98,6 +107,7 @@ def train(opt: dict, args: Any, progress: Progress) -> None:
                 val_loaders=training.val_loaders,
                 tb_logger=tb_logger,
                 best=training.best,
+                identity=training.identity,
                 signals=signals,
             )
             if training.state:

@@ -140,6 +140,12 @@ def training_state(folder: Path, iteration: int = 12) -> dict:
     return torch.load(folder / "training_states" / f"{iteration}.state", weights_only=True)
 
 
+def content(file: Path) -> dict:
+    """What a network's or a training state's file holds, without what tells one run from another that trains alike."""
+    loaded = torch.load(file, weights_only=True)
+    return {key: value for key, value in loaded.items() if key not in ("run", "options")}
+
+
 def finish(runs) -> None:
     """Wait for processes that the fixture ``launcher`` has started; all must end without an error."""
     codes = [run.wait() for run in runs]

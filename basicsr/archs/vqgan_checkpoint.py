@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from basicsr.archs.vqgan_arch import ENCODER_KEYS
-from basicsr.utils.atomic_file import atomic_save
+from basicsr.utils.atomic_file import atomic_save, temporary_name
 from basicsr.utils.weights import extract_state_dict, load_with_stand_ins, strip_prefixes
 
 
@@ -73,7 +73,7 @@ def _save_safetensors(state: dict[str, Tensor], target: Path) -> None:
     from safetensors.torch import save_file
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    aside = temporary_name(target)
     try:
         save_file({key: value.contiguous() for key, value in state.items()}, aside)
         os.replace(aside, target)

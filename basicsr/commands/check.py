@@ -64,8 +64,11 @@ def start_dry(file: str, force: list[str]) -> list[str]:
     is_train = any(str(name).startswith("train") for name in opt.get("datasets") or ())
     forced = ["--force_yml", *force] if force else []
     with hold_log(silent=True) as log:
-        opt, args = parse_options(default_root(), is_train, ["-opt", str(file), *forced])
+        opt, args = parse_options(default_root(), is_train, ["-opt", str(file), "--launcher", "none", *forced])
         opt["root_path"] = default_root()
         opt["num_gpu"] = min(opt["num_gpu"], 1)  # on several GPUs, a run has a process for each
-        (build_training if is_train else build_test)(opt, args.notices)
+        if is_train:
+            build_training(opt, args.notices, args.record.options)
+        else:
+            build_test(opt, args.notices)
         return log.warnings

@@ -7,6 +7,7 @@ import zipfile
 
 from torch import Tensor, nn
 
+from basicsr.utils.file_kind import not_a_file
 from basicsr.utils.weights import load_file
 
 
@@ -16,11 +17,12 @@ def find_damage(path: str | os.PathLike) -> str | None:
     The whole file is read, to compare every record with its checksum, and then loaded: the two readers do not look
     at the same parts of the file.
     """
+    kind = not_a_file(path)
+    if kind is not None:
+        return kind
     try:
         with zipfile.ZipFile(path) as archive:
             is_whole = archive.testzip() is None
-    except FileNotFoundError:
-        return "is absent"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
     except Exception:  # zipfile raises many kinds for a damaged file; all mean the same here

@@ -18,7 +18,7 @@ from basicsr.engine.compute.distributed import rebuild_ddp_buckets, union_of_ran
 from basicsr.engine.compute.ema import update_ema
 from basicsr.engine.rng import capture_rng, restore_rng
 from basicsr.engine.run.retention import keep_newest
-from basicsr.utils.atomic_file import atomic_save
+from basicsr.utils.atomic_file import atomic_save, file_hash
 from basicsr.utils.dist_util import get_dist_info, master_only
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.options.sections import LoggerOptions
@@ -43,6 +43,7 @@ class BaseModel(ValidationMixin):
         log_dict: The last iteration's scalars, still as tensors; :meth:`get_current_log` makes them numbers.
         sampler_state: Where the training data stands; the training loop sets it before :meth:`save`.
         validation_due: Whether the iteration is still to be validated; likewise.
+        identity: What a training state says of the run that it belongs to; likewise.
         save_errors: Why files of the last :meth:`save` are missing; empty when all were written.
     """
 
@@ -59,8 +60,9 @@ class BaseModel(ValidationMixin):
         self.log_dict: Mapping[str, Any] = {}
         self.sampler_state: dict[str, Any] | None = None
         self.validation_due = False
+        self.identity: dict[str, Any] = {}
         self.save_errors: list[str] = []
-        self._saved_networks: list[str] = []
+        self._saved_networks: dict[str, str] = {}  # name of the file → its SHA-256
 
     # One iteration: a recipe defines these.
 
@@ -189,11 +191,9 @@ class BaseModel(ValidationMixin):
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
         states = {key: cpu_state_dict(self.get_bare_model(n)) for key, n in zip(keys, nets)}
         try:
-            atomic_save(states, Path(self.opt["path"]["models"]) / name)
+            self._saved_networks[name] = atomic_save(states, Path(self.opt["path"]["models"]) / name)
         except OSError as error:
             self.save_errors.append(str(error))
-        else:
-            self._saved_networks.append(name)
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -231,8 +231,9 @@ class BaseModel(ValidationMixin):
     def save_training_state(self, epoch: int, current_iter: int | str) -> None:
         """Write ``training_states/<iter>.state``; every rank must call it, since each one's random state is kept.
 
-        It is written after the networks of the iteration and names them, so a state that exists is complete. When one
-        of them could not be written, neither is the state. Older checkpoints go by ``logger.keep_last`` only after it.
+        It is written after the networks of the iteration, and has their names and hashes, so a state that exists is
+        complete and knows its networks. When one of them could not be written, neither is the state. Older checkpoints
+        go by ``logger.keep_last`` only after it.
         """
         if not isinstance(current_iter, int) or current_iter == -1:
             self._saved_networks.clear()
@@ -255,10 +256,22 @@ class BaseModel(ValidationMixin):
                 "validation_due": self.validation_due,
                 "best_metric_results": copy.deepcopy(self.best_metric_results),
                 "networks": list(self._saved_networks),
+                "network_hashes": self._network_hashes(current_iter),
+                **self.identity,
                 **self.extra_training_state(),
             }
             self._write_training_state(state)
         self._saved_networks.clear()
+
+    def _network_hashes(self, current_iter: int) -> dict[str, str]:
+        """The hashes of an iteration's networks by the names of their files, those that a plug-in has written itself
+        included."""
+        models = Path(self.opt["path"]["models"])
+        names = [
+            f"net_{key.removeprefix('network_')}_{current_iter}.pth" for key in self.opt if key.startswith("network_")
+        ]
+        others = [name for name in names if name not in self._saved_networks and (models / name).is_file()]
+        return {**self._saved_networks, **{name: file_hash(models / name) for name in others}}
 
     def _write_training_state(self, state: dict[str, Any]) -> None:
         models, states = Path(self.opt["path"]["models"]), Path(self.opt["path"]["training_states"])

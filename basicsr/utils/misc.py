@@ -91,13 +91,19 @@ def _is_plain_file(entry: os.DirEntry[str]) -> bool:
 def mkdir_and_rename(path: str) -> None:
     """Make a new folder; an existing one is renamed ``<path>_archived_<time>`` first."""
     if os.path.exists(path):
-        archived = f"{path}_archived_{get_time_str()}"
-        while os.path.exists(archived):
-            time.sleep(0.1)
-            archived = f"{path}_archived_{get_time_str()}"
-        print(f"{path} exists already; it is renamed to {archived}", flush=True)
-        shutil.move(path, archived)
+        archive(path)
     os.makedirs(path)
+
+
+def archive(path: str) -> str:
+    """Rename a folder ``<path>_archived_<time>``; returns its new path."""
+    archived = f"{path}_archived_{get_time_str()}"
+    while os.path.exists(archived):
+        time.sleep(0.1)
+        archived = f"{path}_archived_{get_time_str()}"
+    print(f"{path} exists already; it is renamed to {archived}", flush=True)
+    shutil.move(path, archived)
+    return archived
 
 
 @master_only

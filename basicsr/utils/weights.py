@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .download_util import local_path
+from .file_kind import not_a_file
 
 # What PyTorch says of containers that it does not fill: (what it wanted), and the class that it found.
 _CONTAINER = re.compile(r"Can only (SETITEMS? for dict|append to list|extend list)s?\b.*but got <class '(\S+)'>")
@@ -41,8 +42,9 @@ def load_file(path: str | os.PathLike) -> Any:
 
 def _read(path: Path) -> Any:
     """:func:`load_file` for a local file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {path} does not exist")
+    kind = not_a_file(path)
+    if kind is not None:
+        raise FileNotFoundError(f"the checkpoint {path} {'does not exist' if kind == 'is absent' else kind}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file as load_safetensors

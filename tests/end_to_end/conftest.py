@@ -14,7 +14,7 @@ import yaml
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.matlab_functions import imresize
 
-from ..helpers import EDSR, assert_equal, finish, free_port, smooth_image, with_random_networks
+from ..helpers import EDSR, assert_equal, content, finish, free_port, smooth_image, with_random_networks
 
 
 @pytest.fixture(scope="session")
@@ -209,9 +209,7 @@ def resumes_exactly(launcher):
             files = [f"training_states/{last}.state"]
             files += [f"models/{file.name}" for file in (experiments / "whole" / "models").glob("*_latest.pth")]
             for file in files:
-                one, other = (
-                    torch.load(experiments / name / file, weights_only=True) for name in ("whole", stopped["name"])
-                )
+                one, other = (content(experiments / name / file) for name in ("whole", stopped["name"]))
                 assert_equal(one, other, file)
         return experiments / "whole"
 

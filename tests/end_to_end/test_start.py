@@ -15,6 +15,8 @@ from basicsr.utils.img_util import imread, imwrite
 from basicsr.utils.labelled import sentence_of
 from basicsr.utils.matlab_functions import imresize
 
+from ..helpers import content
+
 VQGAN = {
     "type": "VQGAN",
     "embed_dim": 8,
@@ -268,7 +270,7 @@ def log_text(folder):
 
 def final_state(folder):
     files = ("models/net_g_12.pth", "training_states/12.state")
-    return [torch.load(folder / file, weights_only=True) for file in files]
+    return [content(folder / file) for file in files]
 
 
 def add_counting_terms(options):

@@ -202,7 +202,7 @@ def test_find_damage(tmp_path):
         assert find_damage(path) == "is incomplete or damaged"
     path.unlink()
     path.mkdir()
-    assert find_damage(path) == "cannot be read (Is a directory)"
+    assert find_damage(path) == "is a folder"
 
 
 def test_leftovers_of_killed_writes_are_removed(tmp_path):

@@ -411,7 +411,7 @@ def entry(monkeypatch, tmp_path):
         pytest.fail("something was built although the options are wrong")
 
     def run(module, *arguments):
-        monkeypatch.setattr(module, "make_exp_dirs", explode)
+        monkeypatch.setattr(module, "RunLock", explode)
         for name in ("build_dataset", "build_model", "build_streams"):
             monkeypatch.setattr(f"basicsr.start.{name}", explode)
         monkeypatch.setattr(sys, "argv", ["x.py", "-opt", *map(str, arguments)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 
 from basicsr.engine.evaluate.evaluator import DatasetResult
+from basicsr.utils.atomic_file import atomic_write, file_hash
 from basicsr.utils.download_util import local_path
 from basicsr.utils.logger import get_env_info
 from basicsr.utils.options.yaml_text import dump_yaml
@@ -49,9 +49,9 @@ def write_report(
         for r in results
     }
     data = {**facts, "datasets": _serialisable(datasets)}
-    _write(folder / f"{stem}.json", json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(folder / f"{stem}.csv", _csv(results, facts))
-    _write(folder / f"{stem}.md", f"{markdown_table(results)}\n\n{_markdown_facts(facts)}")
+    atomic_write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", folder / f"{stem}.json")
+    atomic_write(_csv(results, facts), folder / f"{stem}.csv")
+    atomic_write(f"{markdown_table(results)}\n\n{_markdown_facts(facts)}", folder / f"{stem}.md")
 
 
 def run_facts(opt: Mapping[str, Any], iteration: int | str | None = None) -> dict[str, Any]:
@@ -83,15 +83,6 @@ def markdown_table(results: list[DatasetResult]) -> str:
         cells = [f"{r.mean(m):.4f}" if r.values.get(m) else "–" for m in metrics]
         lines.append(f"| {r.dataset} | {len(r.images)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """The file's SHA-256, as hexadecimal digits."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _metrics(results: list[DatasetResult]) -> list[str]:
@@ -139,12 +130,3 @@ def _markdown_facts(facts: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping):
             lines.append(f"\n{key.capitalize()}:\n\n```yaml\n{dump_yaml(value)}```\n")
     return "".join(lines)
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

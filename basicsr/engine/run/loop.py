@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from basicsr.data.stream import TrainingStream
+from basicsr.engine.run.identity import RunIdentity
 from basicsr.engine.run.resume import sampler_state
 from basicsr.engine.run.retention import BestKeeper
 from basicsr.engine.run.signals import STOPPED, EvaluationStopped, RunStopped, StopSignals
@@ -29,6 +30,7 @@ class TrainingLoop:
         val_loaders: The validation sets.
         tb_logger: A TensorBoard writer, or None.
         best: Decides which weights are the best.
+        identity: Which run it is, for its training states.
         signals: Decides when to stop.
     """
 
@@ -41,11 +43,12 @@ class TrainingLoop:
         val_loaders: list[DataLoader],
         tb_logger: Any,
         best: BestKeeper,
+        identity: RunIdentity,
         signals: StopSignals,
     ) -> None:
         self.opt, self.model, self.streams = opt, model, streams
         self.val_loaders, self.tb_logger = val_loaders, tb_logger
-        self.best, self.signals = best, signals
+        self.best, self.identity, self.signals = best, identity, signals
         self.logger = get_root_logger()
         self.data_timer, self.iter_timer = AvgTimer(), AvgTimer()
         self.total_iters = int(opt["train"]["total_iter"])
@@ -159,7 +162,7 @@ class TrainingLoop:
             Whether everything was written; always true on ranks above 0, which write nothing.
         """
         model = self.model
-        model.sampler_state = sampler_state(self.streams)
+        model.sampler_state, model.identity = sampler_state(self.streams), self.identity.state()
         model.validation_due = self._validation_due()
         model.save_errors.clear()
         model.save(epoch, current_iter)

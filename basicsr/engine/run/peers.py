@@ -33,10 +33,14 @@ class Progress:
     def __init__(self) -> None:
         self.started = False
 
-    def start(self) -> None:
-        """From now on the run writes files. Waits until every rank is ready for that."""
+    def ready(self) -> None:
+        """Wait until every rank is ready to start."""
         if get_dist_info()[1] > 1:
             dist.all_reduce(torch.zeros(1))  # of the CPU, and so by gloo, which notices a rank that is gone
+
+    def start(self) -> None:
+        """From now on the run writes files. Waits until every rank comes here."""
+        self.ready()
         self.started = True
 
 

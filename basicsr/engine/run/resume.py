@@ -1,7 +1,7 @@
 """Finding the training state to continue from, and the place in the training data that it was saved at.
 
 Nothing is written or deleted while it is looked for: what a killed run has left goes by :func:`tidy_up`, when the run
-that continues has started.
+that continues has started. The checkpoints of another continuation are then set aside.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch.distributed as dist
 from basicsr.data.stream import TrainingStream
 from basicsr.engine.checkpoint import find_damage
 from basicsr.engine.run.retention import keep_newest
-from basicsr.utils.atomic_file import remove_leftovers
+from basicsr.engine.run.set_aside import iteration_of, last_valid, set_aside
+from basicsr.engine.run.state_form import what_is_wrong
+from basicsr.utils.atomic_file import file_hash, remove_leftovers
 from basicsr.utils.dist_util import get_dist_info, get_roster, master_only
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import check_resume
 from basicsr.utils.weights import load_file
-
-_REQUIRED = ("epoch", "iter", "optimizers", "schedulers")
 
 
 def find_resume_state(opt: dict) -> dict[str, Any] | None:
@@ -35,6 +35,7 @@ def find_resume_state(opt: dict) -> dict[str, Any] | None:
     Raises:
         FileNotFoundError, ValueError: If ``path.resume_state`` names a file that is absent, damaged or no training
             state, or its networks are; or if a rank does not see the file that rank 0 has chosen.
+        OSError: If the folder of the training states cannot be read.
     """
     rank, world = get_dist_info()
     roster = get_roster()
@@ -60,17 +61,19 @@ def find_resume_state(opt: dict) -> dict[str, Any] | None:
 @master_only
 def tidy_up(opt: dict, state: dict[str, Any]) -> None:
     """Delete what a killed run has left: files that were not written to their end, and checkpoints that
-    ``logger.keep_last`` does not keep.
+    ``logger.keep_last`` does not keep. Set aside the checkpoints of another continuation.
 
     Args:
         opt: The options, as :func:`find_resume_state` has left them.
         state: The state that the run continues from.
     """
     own, file = Path(opt["path"]["training_states"]), Path(opt["path"]["resume_state"])
-    for folder in (own, opt["path"]["models"]):
+    models, is_own = Path(opt["path"]["models"]), is_own_state(opt)
+    for folder in (own, models):
         remove_leftovers(folder)
+    set_aside(Path(opt["path"]["experiments_root"]), own, models, file, state["iter"] if is_own else -1)
     keep = opt["logger"].get("keep_last")
-    if keep and file.parent == own:
+    if keep and is_own:
         # The run may have ended between writing this state and deleting older ones.
         keep_newest(file.parent, _models_of(file), _networks(state), state["iter"], keep)
 
@@ -135,12 +138,17 @@ def _named(streams: Collection[str]) -> str:
     return f"the streams {', '.join(streams)}" if streams else "one stream"
 
 
+def is_own_state(opt: dict) -> bool:
+    """Whether the training state that ``path.resume_state`` names lies in the run's own folder."""
+    path = opt["path"]
+    return Path(path["resume_state"]).parent.resolve() == Path(path["training_states"]).resolve()
+
+
 def _choose(opt: dict) -> str | None:
     path = opt["path"]
     if opt.get("auto_resume"):
-        states = [file for file in Path(path["training_states"]).glob("*.state") if file.stem.isdigit()]
-        for file in sorted(states, key=lambda f: int(f.stem), reverse=True):
-            damage = _damage(file)
+        for file in sorted(_own_states(opt), key=lambda f: iteration_of(f) or 0, reverse=True):
+            damage = _damage(file, iteration_of(file))
             if damage is None:
                 return str(file)
             get_root_logger().warning(f"{file.name} is passed over: {damage}. Looking for an earlier state.")
@@ -152,16 +160,36 @@ def _choose(opt: dict) -> str | None:
     return None
 
 
-def _damage(file: Path) -> str | None:
-    """What is wrong with a training state or its networks; None if nothing is."""
+def _own_states(opt: dict) -> list[Path]:
+    """The run's training states, without those that are being set aside."""
+    folder = Path(opt["path"]["training_states"])
+    try:
+        files = list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise type(error)(
+            f"--auto_resume: the folder {folder} cannot be read ({error.strerror or error}), so it is not known what "
+            f"to continue from"
+        ) from error
+    limit = last_valid(Path(opt["path"]["experiments_root"]))
+    return [file for file in files if (n := iteration_of(file)) is not None and (limit is None or n <= limit)]
+
+
+def _damage(file: Path, iteration: int | None = None) -> str | None:
+    """What is wrong with a training state or its networks, or that it is of another iteration; None if nothing is."""
     damage = find_damage(file)
     if damage:
         return f"the file {damage}"
     state = load_file(file)
-    if not (isinstance(state, dict) and all(key in state for key in _REQUIRED)):
-        return f"the file is no training state: it must hold {', '.join(_REQUIRED)}"
-    for name in _networks(state):
+    wrong = what_is_wrong(state, iteration)
+    if wrong:
+        return f"the file is no training state: {wrong}"
+    hashes = state.get("network_hashes", {})
+    for name in dict.fromkeys((*_networks(state), *hashes)):
         damage = find_damage(_models_of(file) / name)
+        if damage is None and name in hashes and file_hash(_models_of(file) / name) != hashes[name]:
+            damage = "is not the file that was saved with it, but one of another time or run"
         if damage:
             return f"its network {name} {damage}"
     return None

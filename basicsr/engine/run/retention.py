@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from basicsr.engine.run.set_aside import iteration_of
 from basicsr.utils.options.sections import LoggerOptions
 
 
@@ -27,7 +28,7 @@ def keep_newest(states: Path, models: Path, networks: Iterable[str], current_ite
     """
     labels = [re.escape(name.removesuffix(f"_{current_iter}.pth")) for name in networks]
     network = re.compile(rf"({'|'.join(labels)})_(\d+)\.pth")
-    old_states = {int(file.stem): file for file in states.glob("*.state") if file.stem.isdigit()}
+    old_states = {n: file for file in states.iterdir() if (n := iteration_of(file)) is not None}
     kept = sorted((i for i in old_states if i <= current_iter), reverse=True)[:keep]
     for iteration in sorted(i for i in old_states if i < kept[-1]):
         old_states[iteration].unlink()

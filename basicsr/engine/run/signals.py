@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from basicsr.utils.dist_util import get_dist_info
+from basicsr.engine.run.pulse import PATIENCE, Pulse
+from basicsr.utils.dist_util import get_dist_info, get_roster
 from basicsr.utils.logger import get_root_logger
 
 STOPPED = 75
@@ -48,12 +49,16 @@ class StopSignals:
     One signal often arrives twice: GNU ``timeout`` sends it to the process and to its group; a scheduler sends it to
     the ranks and to a launcher, which forwards it. Signals within ``debounce`` seconds are taken as one.
 
+    With several ranks, a signal needs all of them. If one of them is stopped itself, or swapped out, the run ends
+    without saving, and says which.
+
     Attributes:
         requested: The name of the first signal, or None.
     """
 
     def __init__(self) -> None:
         self.requested: str | None = None
+        self._pulse: Pulse | None = None
         self._first_time = 0.0
         rank, world = get_dist_info()
         self._silent = rank != 0
@@ -70,6 +75,8 @@ class StopSignals:
         if get_dist_info()[1] > 1:
             # A separate CPU group: the exchange never waits for the GPU, nor mixes with DDP's messages.
             self._group = dist.new_group(backend="gloo")
+            roster = get_roster()
+            self._pulse = None if roster is None else Pulse(roster, _end_run)
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             _active = self
             self._reader, self._writer = os.pipe()
@@ -88,6 +95,8 @@ class StopSignals:
         global _active
         if self._reduction is not None and (kind is None or issubclass(kind, RunStopped)):
             self._reduction.wait()  # the last exchange; all ranks have started it
+        if self._pulse is not None:
+            self._pulse.close()
         if self._handlers:
             _active = None
             for number, handler in self._handlers.items():
@@ -134,10 +143,36 @@ class StopSignals:
                     get_root_logger().warning(
                         f"{name} received: the run is saved after this iteration; a second signal ends it at once."
                     )
+                if self._pulse is not None:
+                    threading.Thread(target=self._watch_others, args=(self._pulse, name), daemon=True).start()
             elif time.monotonic() - self._first_time > self.debounce:
-                for worker in multiprocessing.active_children():
-                    worker.kill()
-                os._exit(128 + number[0])
+                _end_at_once(128 + number[0])
+
+    def _watch_others(self, pulse: Pulse, name: str) -> None:
+        """End the run if it cannot stop together, because another rank does not run."""
+        silent = pulse.wait_for_silence()
+        if silent is None:
+            return
+        reason = (
+            f"{name} asks it to stop, and {silent} has given no sign of life for {PATIENCE:.0f} s: stopped (SIGSTOP, a "
+            f"debugger), swapped out or cut off"
+        )
+        pulse.end_run(reason)
+        _end_run(reason)
+
+
+def _end_run(reason: str) -> None:
+    """End this process, without the others."""
+    get_root_logger().error(
+        f"The run ends: {reason}. What was computed since the last checkpoint is lost; --auto_resume continues from it."
+    )
+    _end_at_once(1)
+
+
+def _end_at_once(code: int) -> None:
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(code)
 
 
 def _reset_in_child() -> None:

@@ -6,7 +6,7 @@ import argparse
 import copy
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import path as osp
 from typing import Any
 
@@ -45,6 +45,14 @@ def parse_options(
     args.record = OptionRecord.of(args.opt, opt)  # now: the run's folder may be renamed, and the file be in it
     _records[args.opt] = args.record
     opt = copy.deepcopy(opt)
+    if args.launcher is None:
+        args.launcher = launcher_of(os.environ)
+        if args.launcher != "none":
+            place = f"RANK={os.environ['RANK']}, WORLD_SIZE={os.environ['WORLD_SIZE']}"
+            args.notices.append(
+                f"the environment is that of one of several processes of a run ({place}), as torchrun sets it: "
+                f"--launcher {args.launcher} is assumed; --launcher none would make each a run of its own"
+            )
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -69,7 +77,11 @@ def parse_options(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train or test what an option file describes.")
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="the option file")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="who starts the ranks")
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm"],
+        help="who starts the ranks; seen by torchrun's environment when absent",
+    )
     parser.add_argument("--auto_resume", action="store_true", help="continue from the last training state of the run")
     parser.add_argument("--debug", action="store_true", help="validate and save every 8 iterations, log every one")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
@@ -82,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
         help="override or add options, such as train:optim_g:lr=1e-4",
     )
     return parser
+
+
+def launcher_of(env: Mapping[str, str]) -> str:
+    """Who has started this process: ``pytorch`` where the environment names its place among several, else ``none``.
+
+    SLURM's variables do not say it: a batch script has them too, and ``srun`` may start separate runs.
+    """
+    is_placed = all(env.get(key) for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    return "pytorch" if is_placed and env["WORLD_SIZE"].strip() not in ("0", "1") else "none"
 
 
 def _join(launcher: str, dist_params: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 import sys
 import time
@@ -21,19 +22,19 @@ class OptionRecord:
     Attributes:
         name: The file's name.
         text: Its text.
-        resolved: YAML text of the options that it led to: with ``_base_`` merged, ``--force_yml`` applied and other
-            spellings translated.
+        options: The options that it led to: with ``_base_`` merged, ``--force_yml`` applied and other spellings
+            translated.
     """
 
     name: str
     text: str
-    resolved: str
+    options: Mapping[str, Any]
 
     @classmethod
     def of(cls, path: str, opt: Mapping[str, Any]) -> OptionRecord:
         """The record of a file and its options, before a run's own settings are filled in."""
         source = Path(path)
-        return cls(source.name, source.read_text(encoding="utf-8-sig"), dump_yaml(dict(opt)))
+        return cls(source.name, source.read_text(encoding="utf-8-sig"), copy.deepcopy(dict(opt)))
 
     @master_only
     def keep_in(self, folder: str) -> None:
@@ -44,7 +45,7 @@ class OptionRecord:
         header = f"# Time: {time.asctime()}\n# Command: {shlex.join(sys.argv)}\n\n"
         target = Path(folder) / self.name
         target.write_text(header + self.text, encoding="utf-8")
-        target.with_name(f"{target.stem}_resolved.yml").write_text(header + self.resolved, encoding="utf-8")
+        target.with_name(f"{target.stem}_resolved.yml").write_text(header + dump_yaml(self.options), encoding="utf-8")
 
 
 def dict2str(opt: dict, indent_level: int = 1) -> str:

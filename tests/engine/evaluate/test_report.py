@@ -11,7 +11,7 @@ import yaml
 
 import basicsr
 from basicsr.engine.evaluate.evaluator import DatasetResult
-from basicsr.engine.evaluate.report import file_hash, markdown_table, run_facts, write_report
+from basicsr.engine.evaluate.report import markdown_table, run_facts, write_report
 
 
 @pytest.fixture
@@ -73,11 +73,6 @@ def test_numbers_that_json_does_not_know(tmp_path):
 
 def test_table_is_a_table(results):
     assert len({line.count("|") for line in markdown_table(results).splitlines()}) == 1
-
-
-def test_file_hash(tmp_path):
-    (tmp_path / "f").write_bytes(b"abc")
-    assert file_hash(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_facts_of_a_test(tmp_path):

@@ -50,6 +50,9 @@ class PathOptions(Section):
     """A training state to go on from; `--auto_resume` finds the last one by itself."""
     ignore_resume_networks: list[str] | str | None = None
     """Networks that a resumed run does not take from the run's own checkpoints; one may be a plain string."""
+    resume_changed: list[str] | None = None
+    """Options that may differ from those of the training state that a run goes on from, although they change what is
+    trained; a section includes all its keys."""
     experiments_root: str | None = None
     """Folder in which training runs are kept, instead of `experiments`."""
     results_root: str | None = None
