@@ -15,8 +15,8 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> 
 
     On a CPU, contiguous float32 images are normalised where they lie, by two means over the channels. PyTorch's layer
     norm wants the channels last, and its way over a permuted image took 1.2 to 4 times as long forward and 0.9 to 1.5
-    times with the backward pass (an AMD processor with AVX2, one thread, 32 to 384 channels); ``torch.var_mean`` took longer
-    than both. Everywhere else layer norm is used: it sums 16-bit numbers in float32.
+    times with the backward pass (an AMD processor with AVX2, one thread, 32 to 384 channels); ``torch.var_mean`` took
+    longer than both. Everywhere else layer norm is used: it sums 16-bit numbers in float32.
 
     Args:
         x: (B, C, H, W).

@@ -62,7 +62,7 @@ def test_bfloat16_autocast_in_either_layout(opt, multiple, mode, layout):
         exact = network(x)
         with torch.autocast("cpu", torch.bfloat16):
             rough = network(x)
-    # The release's Restormer is off by 0.033 to 0.039 with such weights; which channels are kept is a matter of rounding.
+    # The release's Restormer is off by 0.033 to 0.039 with such weights; rounding decides which channels are kept.
     tolerance = 0.25 if opt["type"] == "DRSformer" else 0.04
     assert (rough.float() - exact).abs().mean() < tolerance * exact.abs().mean()
 
