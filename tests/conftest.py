@@ -56,12 +56,13 @@ def _alone(tmp_path_factory) -> Iterator[None]:
 
 
 def _is_a_plug_in(name: str, temporary: Path) -> bool:
-    """Whether a module was imported from a test's folder, by the name of its file."""
+    """Whether a module was imported from a test's folder or from beside an option file, by the name of its file."""
     spec = getattr(sys.modules[name], "__spec__", None)
     if name.startswith("tests.") or not isinstance(spec, ModuleSpec):
         return False
     places = [Path(place) for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
-    return any(place.is_relative_to(folder) for place in places for folder in (temporary, REPOSITORY / "tests"))
+    folders = (temporary, REPOSITORY / "tests", REPOSITORY / "options")
+    return any(place.is_relative_to(folder) for place in places for folder in folders)
 
 
 def _forget_plug_ins(each: registry.Registry, before: dict) -> None:
