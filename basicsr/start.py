@@ -174,7 +174,8 @@ def _resume(model: Any, state: dict[str, Any], streams: tuple[TrainingStream, ..
         model.resume_training(state)
         restore_streams(state, streams, model.opt["world_size"])
     except Exception as error:  # what a state of wrong content leads to; one of a plug-in keeps its traceback
-        if is_own_refusal(error) or not type(model).__module__.startswith("basicsr."):
+        is_told = isinstance(error, (ValueError, ImportError, OSError)) and is_own_refusal(error)
+        if is_told or not type(model).__module__.startswith("basicsr."):
             raise
         raise ValueError(
             f"the training state {model.opt['path']['resume_state']} does not fit what the options describe "

@@ -167,7 +167,7 @@ def unprivileged(launcher, images):
 
 
 PLACES = [
-    ("experiments", 0o555, (), "cannot be made"),
+    ("experiments", 0o555, (), "cannot be made or written"),
     ("experiments", 0o000, (), "cannot be"),
     ("experiments/tiny", 0o555, ("--auto_resume",), "cannot be"),
     ("experiments/tiny", 0o000, ("--auto_resume",), "cannot be"),

@@ -428,6 +428,7 @@ def test_leftovers_of_a_killed_run_stay_until_it_goes_on(runner, options):
     options["logger"]["keep_last"] = 1
     before = tree(folder)
     options["datasets"]["train"]["gt_size"] = 64
+    options["path"] = {"resume_changed": ["datasets.train.gt_size"]}
     with pytest.raises(ValueError, match="smaller than a crop"):
         runner.train(options, "--auto_resume")
     assert tree(folder) == before
