@@ -61,9 +61,9 @@ def kept(folder):
     return sorted(map(str, found))
 
 
-def kill_at_random(launcher, options, world, rng):
+def kill_at_random(launcher, options, world, rng, place=None):
     """Start or continue the run, and kill a rank of it at a random place or time."""
-    place = rng.choice([*PLACES, "time"])
+    place = place or rng.choice([*PLACES, "time"])
     if place == "time":
         runs = launcher.start_ranks(world, options, "--auto_resume", SLOW="0.02")
         time.sleep(rng.uniform(0.2, 2.0))
@@ -71,7 +71,8 @@ def kill_at_random(launcher, options, world, rng):
             run.process.kill()
     else:
         victim = rng.randrange(world) if place == "step" else 0
-        fault = {"FAULT": f"{place}:{rng.randint(1, PLACES[place])}:SIGKILL"}
+        first, last = (5, LAST - 1) if place == "step" else (1, PLACES[place])  # after the first checkpoint
+        fault = {"FAULT": f"{place}:{rng.randint(first, last)}:SIGKILL"}
         runs = launcher.start_ranks(world, options, "--auto_resume", each={victim: fault})
     codes = [run.wait() for run in runs]
     assert all(code in (-signal.SIGKILL, 0, 1) for code in codes), [run.text[-2000:] for run in runs]
@@ -86,8 +87,8 @@ def test_killed_at_random_it_ends_bit_for_bit(launcher, options, world):
     for repetition in range(max(SWEEP, 1)):
         rng = random.Random(f"{options['model_type']} {world} {repetition}")
         name = {"name": f"killed_{repetition}"}
-        for _ in range(5):
-            kills += kill_at_random(launcher, options | name, world, rng)
+        for place in ("step", None, None, None, None):
+            kills += kill_at_random(launcher, options | name, world, rng, place)
         finish(launcher.start_ranks(world, options | name, "--auto_resume"))
         folder = launcher.folder(name["name"])
         assert kept(folder) == kept(whole)

@@ -126,14 +126,22 @@ def wrong_values(key, value):
         yield Mutation("truth instead of number", key, True)
         yield Mutation("list instead of number", key, [[value]])
         yield Mutation("section instead of number", key, {"value": value})
-        if isinstance(value, int) and last not in ("lr", "mlp_ratio", "res_scale", "loss_weight", "weight_decay"):
+        if isinstance(value, int) and last not in (
+            "lr",
+            "mlp_ratio",
+            "res_scale",
+            "loss_weight",
+            "weight_decay",
+            "sigma",
+        ):
             yield Mutation("fraction", key, 2.5)
         if last not in MAY_BE_NEGATIVE:
             yield Mutation("negative", key, -7, names=of_torch(key))
     elif isinstance(value, str):
         if value != "auto":
             yield Mutation("number instead of string", key, 3)
-        yield Mutation("list instead of string", key, [value])
+        if last != "imports":
+            yield Mutation("list instead of string", key, [value])
         if last in ("type", "model_type", "reduction", "resi_connection"):
             yield Mutation("unknown name", key, misspelt(value))
         if last in ("name", "filename_tmpl", "pretrain_network_g", "pretrain_network_t", "suffix"):

@@ -53,6 +53,7 @@ LIST_OF_SIZES = "a list of sections or lists of 2 strings"
         (Size, [{"width": 1}], [{"width": "1"}, [1]], "a section"),
         (list[Size | tuple[str, str]], [[], [{"width": 1}, ["a", "b"]]], [[["a"]], [3]], LIST_OF_SIZES),
         (Literal["l1", "l2"], ["l1"], ["l3", 1, None], "one of 'l1', 'l2'"),
+        (Literal[1, 3], [1, 3], [True, 2, "1", 1.5], "one of 1, 3"),
         (Literal["auto"] | Annotated[int, Field(ge=0)], ["auto", 0], ["gpu", -1], "'auto' or an integer ≥ 0"),
         (Annotated[float, Field(gt=0, le=1)], [0.1, 1], [0, 1.1, -1], "a number > 0 and ≤ 1"),
         (Iterations, [1, 5000.0], [0, 0.5, True, "5e3"], "an integer ≥ 1"),

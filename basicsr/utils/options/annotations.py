@@ -38,9 +38,12 @@ def read_value(annotation: Any, value: Any) -> Any:
         raise ValueError(str(error)) from error
     adapter = adapter_of(kind)
     try:
-        return value if adapter is None or kind is Any else adapter.validate_json(text, strict=True)
+        found = value if adapter is None or kind is Any else adapter.validate_json(text, strict=True)
     except ValidationError as error:
         raise ValueError(str(error)) from error
+    if isinstance(value, bool) and isinstance(found, int) and not isinstance(found, bool):
+        raise ValueError("true is not a number")  # pydantic takes it for the literal 1
+    return found
 
 
 def has_huge_integer(value: Any) -> bool:
