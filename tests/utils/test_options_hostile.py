@@ -68,8 +68,19 @@ NAMED_BY_THE_USER = [("datasets",), ("val", "metrics"), KD_TERMS]
 MAY_BE_NEGATIVE = ("loss_weight", "res_scale", "img_range", "rgb_mean", "warmup_iter", "mlp_ratio", "weights")
 MAY_BE_NONE = (
     *("pretrain_network_g", "pretrain_network_t", "resume_state", "suffix", "project", "resume_id", "wandb", "path"),
-    *("prefetch_mode", "io_backend", "manual_seed", "val", "metrics", "logits", "kd_opt", "pixel_opt", "window_size"),
-    *("gt_size", "batch_size_per_gpu", "num_worker_per_gpu", "upsampler", "scale", "val_freq", "restart_freq"),
+    *(
+        "restart_freq",
+        "prefetch_mode",
+        "io_backend",
+        "manual_seed",
+        "val",
+        "metrics",
+        "logits",
+        "kd_opt",
+        "pixel_opt",
+        "window_size",
+    ),
+    *("gt_size", "batch_size_per_gpu", "num_worker_per_gpu", "upsampler", "scale", "val_freq", "imports"),
 )
 REQUIRED = {
     *[("name",), ("model_type",), ("datasets",), ("network_g",), ("train",), ("logger",), ("network_g", "type")],
