@@ -50,8 +50,7 @@ def test_resume_is_exact_with_history_and_negatives(runner, released, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         runner.train(stopped)
     monkeypatch.delenv("STOP_AT")
-    released["path"]["resume_changed"] = ["model_type"]
-    resumed = runner.train(released, "--auto_resume")
+    resumed = runner.train(released, "--auto_resume", "--force_yml", "path:resume_changed=[model_type]")
     one, other = (weights(f, 12) for f in (whole, resumed))
     assert all(torch.equal(v, other[key][name]) for key in one for name, v in one[key].items())
     one, other = (training_state(f)["terms"]["cl"] for f in (whole, resumed))
