@@ -161,12 +161,14 @@ def test_a_job_that_was_started_again_elsewhere(folder, monkeypatch, before, now
 
 
 def _hold(folder, is_new, barrier, results):
+    """Try to take the lock; a holder keeps it until all others have their answer."""
     barrier.wait()
     try:
         with RunLock(folder, is_new):
-            time.sleep(0.5)
+            barrier.wait()
         results.put("held")
     except FolderInUse:
+        barrier.wait()
         results.put("refused")
 
 
