@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 import torch
 from annotated_types import MinLen
@@ -25,6 +24,8 @@ from .seeding import mix_seed
 from .storage import ImageStorage
 from .to_tensor import unit_range
 from .transforms import Augmentation, normalize, paired_random_crop
+
+_GREY_WEIGHTS = (3737, 19234, 9797)  # of blue, green and red: 0.114, 0.587 and 0.299 in 1/32768, as libpng rounds them
 
 
 @DATASET_REGISTRY.register()
@@ -67,7 +68,7 @@ class DegradedImageDataset(Dataset):
         geometric_augs: bool = False
         """Restormer's key for both: one of the eight flips and rotations, all equally likely."""
         channels: Literal[1, 3] = 3
-        """1: grey (OpenCV's weighting of the colours); 3: RGB."""
+        """1: grey, luma by BT.601's weights as OpenCV reads a PNG; 3: RGB."""
         noise_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
         """Validation and test: seed NumPy's legacy generator with this for every image, as the published denoising
         tables do. When absent, each image has a noise of its own."""
@@ -81,7 +82,9 @@ class DegradedImageDataset(Dataset):
         if self._training and options.noise_seed is not None:
             raise ValueError("noise_seed is for validation and test; in training every sample has a noise of its own")
         if (options.scale or 1) != 1:
-            raise ValueError(f"DegradedImageDataset makes LQ of the size of GT: the scale must be 1, not {options.scale}")
+            raise ValueError(
+                f"DegradedImageDataset makes LQ of the size of GT: the scale must be 1, not {options.scale}"
+            )
         self._degradations = build_degradations(opt["degradations"])
         self._storage = ImageStorage(options.io_backend, {"gt": opt["dataroot_gt"]})
         self.gt_folder = opt["dataroot_gt"]
@@ -153,4 +156,10 @@ def _rgb(stored: np.ndarray) -> np.ndarray:
 
 
 def _grey(stored: np.ndarray) -> np.ndarray:
-    return unit_range(cv2.cvtColor(np.ascontiguousarray(stored), cv2.COLOR_BGR2GRAY))[..., None]
+    """Luma by the weights of BT.601, cut to whole levels: what OpenCV reads of a colour PNG as grey, by which the published
+    tables of grey denoising are made, and the same for every storage."""
+    if stored.dtype.kind == "f":
+        return unit_range(stored @ np.array(_GREY_WEIGHTS, np.float32) / 32768)[..., None]
+    return unit_range(((stored.astype(np.uint32) @ np.array(_GREY_WEIGHTS, np.uint32)) >> 15).astype(stored.dtype))[
+        ..., None
+    ]

@@ -70,7 +70,7 @@ def trajectory_kernel(points: np.ndarray) -> np.ndarray:
     """
     longest = float(np.linalg.norm(np.diff(points, axis=0), axis=1).max())
     parts = max(math.ceil(longest * _POINTS_PER_PIXEL), 1)
-    fractions = np.arange(parts)[:, None, None] / parts
+    fractions = (np.arange(parts)[:, None, None] + 0.5) / parts
     between = (points[None, :-1] * (1 - fractions) + points[None, 1:] * fractions).reshape(-1, 2)
     radius = math.ceil(float(np.abs(between).max())) + 1
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1))

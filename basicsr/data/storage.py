@@ -45,7 +45,11 @@ class ImageStorage:
         self._strict = options.pop("strict", True)
         self._checked: dict[str, set[str]] = {role: set() for role in folders}  # JPEG files and stored floats
         self._folders = {role: folder_list(root) for role, root in folders.items()}
-        places = [(f"{role}_{i}" if len(own) > 1 else role, folder) for role, own in self._folders.items() for i, folder in enumerate(own)]
+        places = [
+            (f"{role}_{i}" if len(own) > 1 else role, folder)
+            for role, own in self._folders.items()
+            for i, folder in enumerate(own)
+        ]
         if self._backend not in BACKENDS:
             raise ValueError(f"unknown storage '{self._backend}': io_backend.type is one of {', '.join(BACKENDS)}")
         if self._backend == "lmdb":

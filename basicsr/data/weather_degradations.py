@@ -19,9 +19,7 @@ _SHIFT = 4  # OpenCV draws at positions of 1/16 of a pixel
 
 
 @DEGRADATION_REGISTRY.register()
-def haze(
-    image: np.ndarray, rng: Rng, beta: Thicknesses = (0.6, 1.8), airlight: Fractions = (0.7, 1.0)
-) -> np.ndarray:
+def haze(image: np.ndarray, rng: Rng, beta: Thicknesses = (0.6, 1.8), airlight: Fractions = (0.7, 1.0)) -> np.ndarray:
     """Haze by atmospheric scattering, over a random smooth depth map (ours).
 
     The ranges by default are those of RESIDE's indoor set (Li et al., TIP 2019); its depth is measured, ours is not.

@@ -144,7 +144,9 @@ def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
     """
     path = Path((data.get("lq_path") or data["gt_path"])[0])
     in_lmdb = (DatasetOptions.of(dataset_opt).io_backend or {}).get("type") == "lmdb"
-    roots = [value for key, value in dataset_opt.items() if key.startswith("dataroot") and isinstance(value, (str, list))]
+    roots = [
+        value for key, value in dataset_opt.items() if key.startswith("dataroot") and isinstance(value, (str, list))
+    ]
     root = next((root for root in roots if any(map(path.is_relative_to, folder_list(root)))), None)
     if root is not None:
         path = Path(os.path.relpath(path, common_folder(root)))
