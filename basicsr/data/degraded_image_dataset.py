@@ -32,8 +32,8 @@ _GREY_WEIGHTS = (3737, 19234, 9797)  # of blue, green and red: 0.114, 0.587 and 
 class DegradedImageDataset(Dataset):
     """Clean images as GT, and as LQ what a list of degradations makes of them, at the same size.
 
-    The images are found as :class:`~basicsr.data.single_image_dataset.SingleImageDataset` finds them. A training sample is
-    a random crop, randomly flipped and rotated, then degraded. An evaluation sample is the whole image; what is drawn
+    The images are found as :class:`~basicsr.data.single_image_dataset.SingleImageDataset` finds them. A training sample
+    is a random crop, randomly flipped and rotated, then degraded. An evaluation sample is the whole image; what is drawn
     for it depends on its position in the data set only, so that it is the same in every validation of every run.
 
     Args:
@@ -156,10 +156,9 @@ def _rgb(stored: np.ndarray) -> np.ndarray:
 
 
 def _grey(stored: np.ndarray) -> np.ndarray:
-    """Luma by the weights of BT.601, cut to whole levels: what OpenCV reads of a colour PNG as grey, by which the published
+    """Luma by BT.601's weights, cut to whole levels: what OpenCV reads of a colour PNG as grey, of which the published
     tables of grey denoising are made, and the same for every storage."""
     if stored.dtype.kind == "f":
         return unit_range(stored @ np.array(_GREY_WEIGHTS, np.float32) / 32768)[..., None]
-    return unit_range(((stored.astype(np.uint32) @ np.array(_GREY_WEIGHTS, np.uint32)) >> 15).astype(stored.dtype))[
-        ..., None
-    ]
+    levels = (stored.astype(np.uint32) @ np.array(_GREY_WEIGHTS, np.uint32)) >> 15
+    return unit_range(levels.astype(stored.dtype))[..., None]

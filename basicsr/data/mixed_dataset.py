@@ -40,9 +40,9 @@ class MixedSetOptions(sections.DatasetOptions):
 class MixedDataset(Dataset):
     """A training set that draws each sample from one of several sets: of several tasks, or of several kinds of images.
 
-    The set of a sample is drawn in proportion to the weights, and the image of that set uniformly, with replacement. Both
-    depend on the sample's place in the training alone, as its crop does. An epoch has as many samples as the sets have
-    images.
+    The set of a sample is drawn in proportion to the weights, and the image of that set uniformly, with replacement.
+    Both depend on the sample's place in the training alone, as its crop does. An epoch has as many samples as the sets
+    have images.
 
     Args:
         opt: The dataset's section; see :class:`Options`. ``phase`` must be given.
@@ -57,9 +57,16 @@ class MixedDataset(Dataset):
 
     class Options(sections.DatasetOptions):
         required_for_training: ClassVar[tuple[str, ...]] = (*sections.DatasetOptions.required_for_training, "gt_size")
-        of_the_mixture: ClassVar[frozenset[str]] = frozenset(
-            "gt_size batch_size_per_gpu num_worker_per_gpu dataset_enlarge_ratio prefetch_mode num_prefetch_queue "
-            "pin_memory persistent_workers use_shuffle".split()
+        of_the_mixture: ClassVar[tuple[str, ...]] = (
+            "gt_size",
+            "batch_size_per_gpu",
+            "num_worker_per_gpu",
+            "dataset_enlarge_ratio",
+            "prefetch_mode",
+            "num_prefetch_queue",
+            "pin_memory",
+            "persistent_workers",
+            "use_shuffle",
         )
         sets: dict[str, MixedSetOptions]
         """The sets by name: each a dataset's section with a `weight`, its share in proportion to the other weights."""
@@ -98,6 +105,6 @@ class MixedDataset(Dataset):
         return sum(map(len, self._members))
 
     def __getitem__(self, index: int) -> Any:
-        """A sample of one of the sets, whatever the index: what is drawn depends on how ``random`` was seeded for it."""
+        """A sample of one of the sets; which one depends on how ``random`` was seeded for the index."""
         member = self._members[bisect.bisect(self._limits, random.random() * self._limits[-1])]
         return member[random.randrange(len(member))]

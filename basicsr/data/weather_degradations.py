@@ -1,12 +1,10 @@
 """Haze, rain and snow, synthetic (ours).
 
-Images are ``(H, W, C)``, RGB or grey, float32 in [0, 1]; they are not changed. Lengths are in pixels: an image and a crop
-of it get flakes and streaks of one size.
+Images are ``(H, W, C)``, RGB or grey, float32 in [0, 1]; they are not changed. Lengths are in pixels: an image and a
+crop of it get flakes and streaks of one size.
 """
 
 from __future__ import annotations
-
-import math
 
 import cv2
 import numpy as np
@@ -48,7 +46,7 @@ def scatter(image: np.ndarray, depth: np.ndarray, beta: float, airlight: float) 
 
 
 def smooth_depth(height: int, width: int, rng: Rng) -> np.ndarray:
-    """A random depth map ``(H, W)`` in [0.05, 1] (ours): farther towards the top, as outdoors, with smooth variation."""
+    """A random smooth depth map ``(H, W)`` in [0.05, 1] (ours), farther towards the top, as outdoors."""
     rise = rng.uniform(0.5, 1.0)
     horizon = rng.uniform(0.0, 0.5)  # above it all is far
     rows = np.linspace(0, 1, height)[:, None]

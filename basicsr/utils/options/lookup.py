@@ -28,6 +28,11 @@ def datasets_and_sets_of(opt: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ..
                 yield ("datasets", name, "sets", inner), section
 
 
+def has_training_set(opt: Mapping[Any, Any]) -> bool:
+    """Whether the options are for training."""
+    return any(str(name).startswith("train") for name in section_of(opt, "datasets"))
+
+
 def network_names(opt: Mapping[Any, Any]) -> list[str]:
     """The suffixes of the networks that the options describe."""
     return [

@@ -200,5 +200,6 @@ def _channels(opt: Mapping[Any, Any], way: Key, dataset: Mapping[Any, Any]) -> I
     for key in ("num_in_ch", "in_chans"):
         taken = network.get(key, parameters[key].default) if key in parameters else channels
         if isinstance(taken, int) and taken != channels:
-            text = f"is {taken}, and the images of {dotted(way)} have {channels} (its `{'channels' if 'channels' in dataset else 'color'}`)"
+            own = "channels" if "channels" in dataset else "color"
+            text = f"is {taken}, and the images of {dotted(way)} have {channels} (its `{own}`)"
             yield Finding(("network_g", key), text)
