@@ -33,8 +33,8 @@ class DegradedImageDataset(Dataset):
     """Clean images as GT, and as LQ what a list of degradations makes of them, at the same size.
 
     The images are found as :class:`~basicsr.data.single_image_dataset.SingleImageDataset` finds them. A training sample
-    is a random crop, randomly flipped and rotated, then degraded. An evaluation sample is the whole image; what is drawn
-    for it depends on its position in the data set only, so that it is the same in every validation of every run.
+    is a random crop, randomly flipped and rotated, then degraded. An evaluation sample is the whole image; what is
+    drawn for it depends on its position in the data set only, so that it is the same in every validation of every run.
 
     Args:
         opt: The dataset's section; see :class:`Options`. ``phase`` must be given.

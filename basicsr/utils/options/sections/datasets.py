@@ -128,7 +128,8 @@ def dataset_rules(opt: Mapping[Any, Any], setting: Setting) -> Iterator[Finding]
     for way, dataset in datasets_and_sets_of(opt):
         yield from _crop(opt, way, dataset)
         if is_ours("dataset", dataset) and "sets" not in dataset:
-            yield from _task(way, dataset)
+            if "degradations" not in dataset:
+                yield from _task(way, dataset)
             yield from _channels(opt, way, dataset)
 
 
