@@ -18,7 +18,7 @@ from .layout import Layout
 from .matching import Resize
 from .pairs import PairOption, SideLayouts
 
-EPSILON = 1e-6  # added to the squared norm: the direction of a zero vector has no infinite gradient
+SHORTEST = 1e-2  # of the root mean square of the norms: the direction of shorter vectors says little
 
 
 def channel_attention(
@@ -67,9 +67,12 @@ def spatial_attention(
 
 
 def _direction(x: Tensor) -> Tensor:
-    """Vectors along the last axis, of norm 1; zero where they are zero."""
+    """Vectors ``(B, N, C)`` divided by their norm. Zero, without gradient, where that is almost zero beside those of
+    the image's other vectors, as after a ReLU: the gradient of a direction grows as the inverse of the norm."""
     x = x.to(torch.float64 if x.dtype is torch.float64 else torch.float32)
-    return x * (x.square().sum(-1, keepdim=True) + EPSILON).rsqrt()
+    squares = x.square().sum(2, keepdim=True)
+    is_long = squares > SHORTEST**2 * squares.detach().mean(1, keepdim=True)
+    return x * squares.where(is_long, 1.0).rsqrt() * is_long
 
 
 @KD_REGISTRY.register()
