@@ -67,13 +67,18 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, temperature: float) -> Ten
 
 
 def _fastest_form(query: Tensor, key: Tensor, value: Tensor) -> Form:
-    """``blocks``, unless the fused kernel is measured to be faster on this CPU (:mod:`basicsr.utils.fastest`)."""
-    if not measurable(query) or query.shape[2] != value.shape[2]:
+    """The fused kernel on a CPU, unless blocks are measured to be faster there (:mod:`basicsr.utils.fastest`).
+
+    Blocks on other devices, in float64, and where values have another width, which the fused kernel does not take.
+    """
+    if query.device.type != "cpu" or query.dtype is torch.float64 or query.shape[2] != value.shape[2]:
         return "blocks"
+    if not measurable(query):
+        return "sdpa"
     positions = min(power_of_two(max(query.shape[1], key.shape[1])), TIMED_POSITIONS)
     shape, trains_key = (1, positions, query.shape[2]), key.requires_grad
     case = (f"{positions}N", f"{query.shape[2]}C", "allgrad" if trains_key else "grad")
-    return FORMS.fastest(query.dtype, case, "blocks", partial(_computations, shape, query.dtype, trains_key))  # type: ignore[return-value]
+    return FORMS.fastest(query.dtype, case, "sdpa", partial(_computations, shape, query.dtype, trains_key))  # type: ignore[return-value]
 
 
 def _computations(shape: tuple[int, ...], dtype: torch.dtype, trains_key: bool) -> dict[str, Callable[[], Any]]:

@@ -146,13 +146,13 @@ def test_no_tensor_has_the_size_of_the_scores(monkeypatch, axis, form):
 
 def test_the_form_is_measured_where_it_may_be(monkeypatch):
     asked = []
-    monkeypatch.setattr(module.FORMS, "fastest", lambda *args: asked.append(args[1:3]) or "sdpa")
+    monkeypatch.setattr(module.FORMS, "fastest", lambda *args: asked.append(args[1:3]) or "blocks")
     inputs = [x.detach().requires_grad_(i != 1) for i, x in enumerate(three(torch.float32))]
     cross_attention(*inputs, 1.0)
     assert not asked, "values of another width are not measured"
     query, key = inputs[:2]
     out = cross_attention(query, key, key, 1.0)
-    assert asked == [(("8N", "3C", "grad"), "blocks")]
+    assert asked == [(("8N", "3C", "grad"), "sdpa")]
     assert (out - naive(query.double(), key.double(), key.double(), 1.0, "keys")).abs().max() < 1e-6
 
 
