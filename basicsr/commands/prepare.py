@@ -114,7 +114,7 @@ def _run_set(which: RestorationSet, argv: Sequence[str]) -> int:
             print(_summary(part))
     except (OSError, ValueError) as error:
         return _refuse(error)
-    print("\nFor the option file:\n" + _options(which, made, args.storage or "disk"))
+    print("\nFor the option file:\n" + _options(which, made))
     return _report([failure for part in made for failure in part.failures])
 
 
@@ -126,7 +126,7 @@ def _summary(part: Prepared) -> str:
     return f"{part.part}: {part.pairs} pairs{patches}; {sizes}{spare}"
 
 
-def _options(which: RestorationSet, made: Sequence[Prepared], storage: str) -> str:
+def _options(which: RestorationSet, made: Sequence[Prepared]) -> str:
     """The lines of an option file: the training part as ``train``, the others as ``val``, ``val_2`` …"""
     lines, validated = ["datasets:"], 0
     for part in made:
@@ -141,7 +141,7 @@ def _options(which: RestorationSet, made: Sequence[Prepared], storage: str) -> s
             "    type: PairedImageDataset",
             f"    dataroot_gt: {part.roots['gt']}",
             f"    dataroot_lq: {part.roots['lq']}",
-            f"    io_backend: {{type: {storage}}}",
+            f"    io_backend: {{type: {part.storage}}}",
         ]
     return "\n".join(lines)
 

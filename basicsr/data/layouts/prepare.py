@@ -21,6 +21,7 @@ class Prepared:
 
     Attributes:
         part: ``train``, ``val``, ``test`` or ``test/<name>``.
+        storage: ``disk``, ``lmdb`` or ``memmap``.
         roots: ``lq`` and ``gt`` → folder, LMDB or decoded storage.
         cut: What was done with the images.
         pairs: Pairs in the source.
@@ -31,6 +32,7 @@ class Prepared:
     """
 
     part: str
+    storage: str
     roots: dict[str, str]
     cut: Cut
     pairs: int
@@ -89,10 +91,10 @@ def prepare_set(
         images, failures = write_part(part, folder, cut, num_workers)
         roots = {role: os.path.join(folder, role) for role in ("lq", "gt")}
         nbytes = {role: _size(root) for role, root in roots.items()}
-        if not failures:
-            roots = {role: _store(root, storage, num_workers) for role, root in roots.items()}
-        yield Prepared(name, roots, cut, len(part.pairs), images, nbytes, len(part.spare_gt), unusable + failures)
-        unusable = []
+        kind = "disk" if failures else storage
+        roots = {role: _store(root, kind, num_workers) for role, root in roots.items()}
+        failures, unusable = unusable + failures, []
+        yield Prepared(name, kind, roots, cut, len(part.pairs), images, nbytes, len(part.spare_gt), failures)
 
 
 def _lies_in(path: str, folder: str) -> bool:

@@ -43,7 +43,7 @@ class RestorationSet:
     variants: tuple[str, ...] = ()
 
     def find(self, tree: Tree, variant: str | None = None) -> dict[str, Part]:
-        """The parts that a source holds, by their folders below the target, such as ``train`` or ``test``.
+        """The parts that a source holds, training first, by their folders below the target: ``train``, ``test`` ….
 
         Args:
             tree: The source.
@@ -69,7 +69,7 @@ class RestorationSet:
                 f"{tree.root} does not look like {self.name}: looked for {self.looks_like}; found {tree.summary()}"
                 f"{_others(tree, self)}"
             )
-        return parts
+        return dict(sorted(parts.items(), key=lambda item: (item[0] != "train", item[0])))
 
 
 def _others(tree: Tree, named: RestorationSet) -> str:
