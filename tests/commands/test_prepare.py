@@ -13,6 +13,7 @@ from basicsr.cli import main
 from basicsr.commands.preparation_steps import STEPS
 from basicsr.data import build_dataset
 from basicsr.data.layouts.sets import SETS
+from basicsr.utils.options import read_options
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,6 +121,23 @@ def test_help_names_everything(capsys):
 def test_the_documentation_has_every_set():
     page = (ROOT / "docs" / "data_preparation.md").read_text(encoding="utf-8")
     assert [name for name in SETS if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize("base", ["derain", "deblur", "denoise_sidd", "dehaze"])
+def test_option_files_name_the_folders_of_the_documentation(tmp_path, base):
+    file = tmp_path / "test.yml"
+    inherited = ROOT / "options" / "test" / "_base_" / f"{base}.yml"
+    network = "network_g: {type: PReNet}\npath: {pretrain_network_g: x.pth}"
+    file.write_text(f"_base_: {inherited}\nname: x\n{network}\n")
+    options, notices = read_options(file, is_train=False)
+    assert notices == []
+    page = (ROOT / "docs" / "data_preparation.md").read_text(encoding="utf-8")
+    for data in options["datasets"].values():
+        root = data["dataroot_gt"].removesuffix("/gt")
+        assert data["dataroot_lq"] == f"{root}/lq"
+        which = root.split("/")[1]
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{which}` |")]
+        assert f"`{root}`" in row or f"`…/{data['name']}`" in row
 
 
 def test_a_step_is_the_script_of_the_same_purpose(rain13k, tmp_path):
