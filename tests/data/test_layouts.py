@@ -73,8 +73,6 @@ def test_gopro_from_the_folder_of_one_part(source):
 @pytest.mark.parametrize("base", ["test/{}", "{}/test", "Datasets/test/{}", "test"])
 def test_input_and_target_of_a_test_part(source, name, base):
     base = base.format(name)
-    if (name, base) == ("Rain13K", "test/Rain13K"):
-        pytest.skip("its test sets have names of their own")
     found = _found(source, name, [f"{base}/input/1.png", f"{base}/target/1.png"])
     assert found == {"test": {"1": (f"{base}/input/1.png", f"{base}/target/1.png")}}
 
@@ -252,6 +250,16 @@ def test_two_folders_for_one_part(source):
     assert message.endswith("could both be the part 'test'; name one of them as the source")
     scenes = ["test/GOPR1/blur/1.png", "test/GOPR1/sharp/1.png", "test/GoPro/input/1.png", "test/GoPro/target/1.png"]
     assert "holds the part 'test' of GoPro in two layouts" in _refusal(source / "b", "GoPro", scenes)
+
+
+def test_two_folders_of_gt(source):
+    files = ["hazy/1_1.png", "gt/1.png", "clear/1.png"]
+    assert _refusal(source, "SOTS-outdoor", files).endswith(" could both hold the GT; remove one of them")
+
+
+def test_a_variant_that_is_not_there(source):
+    with pytest.raises(ValueError, match="holds no <scene>/blur_gamma, for which a variant was chosen"):
+        _found(source, "GoPro", ["train/GoPro/input/1.png", "train/GoPro/target/1.png"], variant="blur_gamma")
 
 
 # SIDD's validation blocks

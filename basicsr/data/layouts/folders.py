@@ -56,11 +56,16 @@ class FolderPairs:
         """The parts that a source holds.
 
         Raises:
-            ValueError: If two folders could be the same part, or images are without partner.
+            ValueError: If two folders could be the same part or the GT of one, or images are without partner.
         """
         bases: dict[str, tuple[str, list[str], str]] = {}
         for lq_pattern, gt_pattern in self.folders:
-            gts = dict(self._bases(tree, gt_pattern, self.gt_names))
+            gts: dict[str, str] = {}
+            for base, folder in self._bases(tree, gt_pattern, self.gt_names):
+                if gts.setdefault(base, folder) != folder:
+                    raise ValueError(
+                        f"{tree.path(gts[base])} and {tree.path(folder)} could both hold the GT; remove one of them"
+                    )
             lqs: dict[str, list[str]] = {}
             for base, folder in self._bases(tree, lq_pattern, self.lq_names):
                 lqs.setdefault(base, []).append(folder)

@@ -82,12 +82,12 @@ def prepare_set(
         raise ValueError(f"the target {target} lies in the source {source}, which is not written to; name another")
     tree = Tree(source)
     unusable = tree.unusable
-    variant = variant or next(iter(which.variants), None)
+    chosen = variant or next(iter(which.variants), None)
     for name, part in which.find(tree, variant).items():
         cut = Cut(size, overlap, which.gt_margin) if name == "train" else Cut(gt_margin=which.gt_margin)
         folder = os.path.join(target, *name.split("/"))
         settings = {"made": f"{which.name} {name}", "patch_size": cut.patch_size, "overlap": cut.overlap}
-        prepare_output(folder, {**settings, "variant": variant} if variant else settings)
+        prepare_output(folder, {**settings, "variant": chosen} if chosen else settings)
         images, failures = write_part(part, folder, cut, num_workers)
         roots = {role: os.path.join(folder, role) for role in ("lq", "gt")}
         nbytes = {role: _size(root) for role, root in roots.items()}

@@ -58,7 +58,10 @@ class RestorationSet:
         parts: dict[str, Part] = {}
         layouts = self.layouts
         if self.variants:
-            layouts = (Scenes(variant or self.variants[0]).find, *layouts)
+            scenes = Scenes(variant or self.variants[0])
+            if variant and not scenes.find(tree):
+                raise ValueError(f"{tree.root} holds no <scene>/{variant}, for which a variant was chosen")
+            layouts = (scenes.find, *layouts)
         for layout in layouts:
             for part, found in layout(tree).items():
                 if part in parts:
