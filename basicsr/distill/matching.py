@@ -49,8 +49,8 @@ class Match:
                 )
         if self.resize == "none":
             raise ValueError(
-                f"the features of {both} differ in height and width; choose modules at the same resolution, or set "
-                f"resize: student or teacher"
+                f"the features of {both} differ in height and width; choose modules at the same resolution, and a "
+                f"patch size that neither network pads, or set resize: student or teacher"
             )
         for side in sides:
             if not side.is_map:

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from basicsr.archs.nafnet_arch import NAFNet
+from basicsr.archs.restormer_arch import Restormer
 from basicsr.distill.mca import MCA, channel_attention, spatial_attention
 
 from .test_feature_term import Maps, Networks
@@ -168,3 +170,17 @@ def test_a_patch_that_one_network_pads(nets):
     passed.features["body.1"] = passed.features["body.1"][..., :6]
     with pytest.raises(ValueError, match=r"agree .* and not for this batch: \(2, 4, 8, 6\)"):
         term(ctx)
+
+
+def test_networks_that_pad_inside():
+    """Restormer pads 20 to 24, NAFNet of one level does not; 24 is right for both."""
+    torch.manual_seed(0)
+    nets = {
+        "g": NAFNet(width=4, enc_blk_nums=[1], middle_blk_num=1, dec_blk_nums=[1]),
+        "t": Restormer(dim=4, num_blocks=[1] * 4, heads=[1] * 4, num_refinement_blocks=1),
+    }
+    pairs = [["downs.0", "encoder_level2"]]
+    with pytest.raises(ValueError, match=r"downs.0' \(1, 8, 10, 10\) .* \(1, 8, 12, 12\) .* that neither network pads"):
+        build(nets, pairs, patch=(20, 20))
+    term, ctx = build(nets, pairs, patch=(24, 24))
+    assert 0 < term(ctx).item() < 3
