@@ -23,9 +23,11 @@ class SaturationWatch(nn.Module):
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__()
         self._labels = list(labels)
-        self._lowest: Tensor | None = None
-        self._squares: Tensor | None = None
-        self.register_buffer("count", torch.zeros(len(self._labels), dtype=torch.int64))
+        self._has_values = False
+        count = len(self._labels)
+        self.register_buffer("count", torch.zeros(count, dtype=torch.int64))
+        self.register_buffer("lowest", torch.full((count,), torch.inf), persistent=False)
+        self.register_buffer("squares", torch.zeros(count), persistent=False)
 
     @torch.no_grad()
     def add(self, values: Sequence[Tensor], squares: Sequence[Tensor]) -> None:
@@ -35,17 +37,18 @@ class SaturationWatch(nn.Module):
             values: A scalar for each label.
             squares: The mean square from which each was computed.
         """
-        found = torch.stack([value.detach() for value in values])
-        self._lowest = found if self._lowest is None else torch.minimum(self._lowest, found)
-        self._squares = torch.stack([square.detach() for square in squares])
+        self.lowest.copy_(torch.minimum(self.lowest, torch.stack(list(values)).to(self.lowest)))
+        self.squares.copy_(torch.stack(list(squares)))
+        self._has_values = True
 
     @torch.no_grad()
     def end_iteration(self) -> bool:
         """Count the iteration, if there were values in it. Returns whether there were."""
-        if self._lowest is None:
+        if not self._has_values:
             return False
-        self.count.copy_((self.count + 1) * (self._lowest > LIMIT))
-        self._lowest = None
+        self.count.copy_((self.count + 1) * (self.lowest > LIMIT))
+        self.lowest.fill_(torch.inf)
+        self._has_values = False
         return True
 
     def found(self, interval: int) -> list[tuple[str, float]]:
@@ -56,6 +59,6 @@ class SaturationWatch(nn.Module):
         Args:
             interval: Iterations between two calls.
         """
-        counts, roots = self.count.tolist(), self._squares.sqrt().tolist()
+        counts, roots = self.count.tolist(), self.squares.sqrt().tolist()
         rows = zip(self._labels, counts, roots)
         return [(label, root) for label, count, root in rows if PATIENCE <= count < PATIENCE + interval]
