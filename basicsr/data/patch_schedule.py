@@ -7,6 +7,8 @@ A batch is asked for by its indices, and each of them says how large its patch i
 than is used. A dataset takes part by one line, in ``__getitem__`` and in ``read_batch`` if it has one::
 
     size = gt_size_of(index, self.opt["gt_size"])
+
+and one that reads its samples from other datasets by another: ``self.parts[k][same_patch(index, own_index)]``.
 """
 
 from __future__ import annotations
@@ -148,3 +150,13 @@ def gt_size_of(index: int, default: int) -> int:
     """
     asked = index.gt_size if isinstance(index, SampleIndex) else None
     return default if asked is None else asked
+
+
+def same_patch(index: int, value: int) -> int:
+    """Another index that asks for a patch of the same size.
+
+    Args:
+        index: What a dataset's ``__getitem__`` got.
+        value: The index to ask another dataset for.
+    """
+    return SampleIndex(value, index.epoch, index.position, index.gt_size) if isinstance(index, SampleIndex) else value

@@ -39,10 +39,6 @@ class SampleIndex(int):
         """The same sample with a patch of a size."""
         return SampleIndex(int(self), self.epoch, self.position, gt_size)
 
-    def with_value(self, value: int) -> SampleIndex:
-        """Another index that is asked for in the same way, such as one into a dataset of which several are mixed."""
-        return SampleIndex(value, self.epoch, self.position, self.gt_size)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return SampleIndex, (int(self), self.epoch, self.position, self.gt_size)
 

@@ -141,8 +141,8 @@ class TrainingStream:
                 f"{kind} gives {'×'.join(map(str, shape))}" if key else f"the batches of {kind} hold no gt and no lq"
             )
             raise ValueError(
-                f"datasets.{self.section}: gt_sizes asks for patches of {gt_size}×{gt_size} GT pixels, and {found}. Its "
-                f"class must take the size from basicsr.data.patch_schedule.gt_size_of(index, …), see "
+                f"datasets.{self.section}: gt_sizes asks for patches of {gt_size}×{gt_size} GT pixels, and {found}. "
+                f"Its class must take the size from basicsr.data.patch_schedule.gt_size_of(index, …), see "
                 f"docs/progressive_training.md; or remove gt_sizes, mini_batch_sizes and iters"
             )
 

@@ -45,9 +45,9 @@ def try_step(model: Any, streams: Sequence[TrainingStream], first_iteration: int
     """Read the first samples of each stream and compute the losses and gradients of a training step on them.
 
     A loss or term that is not active at first is tried at its first iteration. Where sizes of patches and batches
-    change (:mod:`basicsr.data.patch_schedule`), the first ones, the largest patch and the largest batch are tried, too,
-    on a GPU in full, so that it is seen now whether they fit in its memory. Of a recipe with an iteration of its own the
-    samples alone are read.
+    change (:mod:`basicsr.data.patch_schedule`), the first ones, the largest patch and the batch of most pixels are tried,
+    too, on a GPU in full, so that it is seen now whether they fit in its memory. Of a recipe with an iteration of its
+    own the samples alone are read.
 
     Args:
         model: The recipe.
@@ -133,8 +133,8 @@ def _try_sizes(model: Any, streams: Sequence[TrainingStream], first_iteration: i
             except torch.cuda.OutOfMemoryError as error:
                 sizes = [f"datasets.{s.section}: {_shown(s.schedule.at(iteration))}" for s in streams]
                 raise ValueError(
-                    f"the batch of iteration {iteration} ({', '.join(sizes)}) does not fit in the memory of the GPU; use "
-                    f"smaller gt_sizes or mini_batch_sizes, or train.accumulate ({str(error).splitlines()[0]})"
+                    f"the batch of iteration {iteration} ({', '.join(sizes)}) does not fit in the memory of the GPU; "
+                    f"use smaller gt_sizes or mini_batch_sizes, or train.accumulate ({str(error).splitlines()[0]})"
                 ) from error
 
 

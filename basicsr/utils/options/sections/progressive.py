@@ -80,8 +80,8 @@ def _parts(opt: Mapping[Any, Any], name: str, dataset: Mapping[Any, Any]) -> Ite
     wrong = [size for size in dataset["mini_batch_sizes"] if isinstance(parts, int) and parts > 0 and size % parts]
     if wrong:
         text = (
-            f"a batch of {wrong[0]} (datasets.{name}.mini_batch_sizes) cannot be divided into {parts} equal parts; each "
-            f"stage's batch must be a multiple of accumulate"
+            f"a batch of {wrong[0]} (datasets.{name}.mini_batch_sizes) cannot be divided into {parts} equal parts; "
+            f"each stage's batch must be a multiple of accumulate"
         )
         yield Finding(("train", "accumulate"), text)
 
