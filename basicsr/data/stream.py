@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from basicsr.utils.labelled import labelled
-from basicsr.utils.options.sections import DatasetOptions, TrainOptions
+from basicsr.utils.options.sections import DatasetOptions, MixingOptions, TrainOptions
 from basicsr.utils.options.streams import sections_of_streams
 from basicsr.utils.preserved import preserved_state
 
@@ -179,8 +179,8 @@ def _build_stream(
 ) -> TrainingStream:
     dataset = build_dataset(dataset_opt)
     options = DatasetOptions.of(dataset_opt)
-    mixing_options = TrainOptions.of(opt.get("train")).mixing_augs
-    mixing = Mixing(mixing_options, seed, opt["rank"]) if mixing_options is not None and mixing_options.is_on else None
+    mixing_options = MixingOptions.of(TrainOptions.of(opt.get("train")).mixing_augs)
+    mixing = Mixing(mixing_options, seed, opt["rank"]) if mixing_options.is_on else None
     sampler = EnlargedSampler(dataset, opt["world_size"], opt["rank"], options.dataset_enlarge_ratio, seed)
     loader = build_dataloader(dataset, dataset_opt, opt["num_gpu"], opt["dist"], sampler, seed)
     if options.prefetch_mode == "cuda" and opt["num_gpu"] != 0:

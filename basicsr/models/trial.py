@@ -23,6 +23,7 @@ import basicsr
 from basicsr.data.pair_advice import look_unlike
 from basicsr.data.patch_schedule import Stage
 from basicsr.data.stream import TrainingStream
+from basicsr.engine.batch import Batch
 from basicsr.engine.rng import preserved_rng
 from basicsr.metrics import calculate_metric
 from basicsr.utils.fastest import nothing_measured
@@ -128,6 +129,8 @@ def _try_sizes(model: Any, streams: Sequence[TrainingStream], first_iteration: i
             with labelled(f"datasets.{stream.section}"):
                 batches.append(stream.first_samples(count if is_whole else min(_SAMPLES, count), iteration))
         if computes:
+            if len(streams) > 1:
+                Batch.of(_joined(streams, batches), torch.device("cpu"))  # corners may hide that the sizes differ
             try:
                 _compute_gradients(model, iteration, _joined(streams, batches if is_whole else map(_corner, batches)))
             except torch.cuda.OutOfMemoryError as error:

@@ -20,8 +20,8 @@ _PUBLISHED_NORM = 0.01
 def translate_published_names(translation: Translation) -> list[str]:
     """Read the recipe and the data sets of Restormer and NAFNet as ours.
 
-    A class of the user's that has such a name is left alone. What these recipes and data sets do without being asked for
-    it is written out: NAFNet's clips gradients, and both extend training images that are smaller than a crop.
+    A class of the user's that has such a name is left alone. What these recipes and data sets do without being asked is
+    written out: NAFNet's clips gradients, and both extend training images that are smaller than a crop.
 
     Args:
         translation: The options.
