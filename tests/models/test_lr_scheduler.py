@@ -86,7 +86,7 @@ def test_lengths_must_agree():
 
 
 def test_cosine_restarts_with_several_lowest_rates():
-    """Restormer's schedule: constant for 92000 iterations, then one cosine from 3e-4 to 1e-6; iteration by iteration."""
+    """Restormer's schedule: constant for 92000 iterations, then one cosine from 3e-4 to 1e-6."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3e-4)
     schedule = lr_scheduler.CosineAnnealingRestartCyclicLR(
         optimizer, periods=[92000, 208000], restart_weights=[1, 1], eta_mins=[3e-4, 1e-6]
