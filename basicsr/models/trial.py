@@ -47,8 +47,9 @@ def try_step(model: Any, streams: Sequence[TrainingStream], first_iteration: int
 
     A loss or term that is not active at first is tried at its first iteration. Where sizes of patches and batches
     change (:mod:`basicsr.data.patch_schedule`), the first ones, the largest patch and the batch of most pixels are
-    tried, too, on a GPU in full, so that it is seen now whether they fit in its memory. Of a recipe with an iteration of
-    its own the samples alone are read.
+    tried, too, on a GPU in full, so that it is seen now whether they fit in its memory.
+
+    Of a recipe with an iteration of its own the samples alone are read.
 
     Args:
         model: The recipe.

@@ -16,6 +16,7 @@ from basicsr.data.memmap.writer import create_memmap
 from basicsr.data.patch_schedule import PatchSchedule, Stage, gt_size_of, same_patch
 from basicsr.data.seeding import SampleIndex, SeededDataset
 from basicsr.data.stream import build_streams
+from basicsr.utils.image_header import size_in_header
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from basicsr.utils.options.sections import ProgressiveOptions
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
@@ -370,3 +371,29 @@ def test_extending_hides_no_pair_of_other_sizes(pairs, tmp_path):
 def test_the_sampler_alone_is_as_before():
     sampler = EnlargedSampler(range(5), 1, 0)
     assert all(index.gt_size is None for index in sampler)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("a.png", (20, 30)), ("a.jpg", (20, 30)), ("a.bmp", None), ("no.png", None)]
+)
+def test_sizes_are_read_from_headers(tmp_path, name, size):
+    if name[0] == "a":
+        cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
+    assert size_in_header(str(tmp_path / name)) == size
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0")
+    assert size_in_header(str(tmp_path / "cut.png")) is None
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    assert size_in_header(str(tmp_path / "cut.jpg")) is None
+    progressive = cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    comment = b"\xff\xfe\x00\x10" + b"\xff\xc0" * 7  # what looks like a frame within a segment is none
+    (tmp_path / "b.jpg").write_bytes(progressive[:2] + comment + progressive[2:])
+    assert size_in_header(str(tmp_path / "b.jpg")) == (20, 30)
+
+
+def test_images_smaller_than_the_largest_patch_are_refused_when_the_dataset_is_built(pairs):
+    sizes = {"gt_sizes": [8, 42], "mini_batch_sizes": [1, 1], "iters": [1, 1], "gt_size": 42}
+    for backend in ("disk", "memmap"):
+        with pytest.raises(ValueError, match=r"3 of 3 GT images are smaller .* 42×42; .*a\.png, 40×44 pixels"):
+            build_dataset(paired(pairs, backend, **sizes))
+    assert build_dataset(paired(pairs, **sizes, pad_small=True))
+    assert build_dataset(paired(pairs, "lmdb", **sizes)), "its sizes are seen when it is read"

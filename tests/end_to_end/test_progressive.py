@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from basicsr.data.mixing import Mixing
+from basicsr.data.stream import build_streams
 from basicsr.distill.frozen import FrozenNetwork
+from basicsr.models import trial
 from basicsr.models.sr_model import SRModel
+from basicsr.utils.options import read_options
 from basicsr.utils.options.sections import MixingOptions
 
 from ..helpers import EDSR, log_text, logged_values, weights
@@ -132,6 +135,43 @@ def test_accumulation_has_the_gradients_of_the_whole_batch(runner, options):
     assert logged_values(folders[0], "l_pix") == pytest.approx(logged_values(folders[1], "l_pix"), rel=1e-3)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_most_demanding_batches_are_tried(runner, options, monkeypatch, device):
+    """On a GPU in full; on a CPU a corner of two samples. (No GPU is needed to see what would be computed there.)"""
+    tried = []
+    monkeypatch.setattr(
+        trial, "_compute_gradients", lambda model, iteration, batch: tried.append((iteration, batch["gt"].shape))
+    )
+    options["datasets"]["train"] |= {"gt_sizes": [8, 40, 32], "mini_batch_sizes": [4, 2, 4], "gt_size": 40}
+    model, streams = runner.build(options), streams_of(runner, options)
+    model.device = torch.device(device)
+    trial.try_step(model, streams)
+    # the first batch; 40² is the largest patch, from iteration 6; 4·32² pixels are more than 2·40², from iteration 10
+    # a corner of the LQ patches of 4, 20 and 16 pixels: those, since none has more than 31
+    sides = {1: 8, 6: 40, 10: 32}
+    counts = {1: 4, 6: 2, 10: 4} if device == "cuda" else {1: 2, 6: 2, 10: 2}
+    assert tried[:3] == [(i, (counts[i], 3, sides[i], sides[i])) for i in (1, 6, 10)]
+    assert len(tried) == 4, "and then the step as it is tried in every run"
+
+
+def streams_of(runner, options):
+    opt, _ = read_options(runner.write(options), is_train=True)
+    opt |= {"dist": False, "rank": 0, "world_size": 1, "is_train": True, "num_gpu": 0}
+    opt["datasets"]["train"] |= {"phase": "train", "scale": 2}
+    return build_streams(opt)
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_told_with_its_sizes(runner, options, monkeypatch):
+    def fail(model, iteration, batch):
+        if iteration == 10:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee …")
+
+    monkeypatch.setattr(trial, "_compute_gradients", fail)
+    message = r"iteration 10 \(datasets.train: 2 samples of 24×24 GT pixels\) does not fit .* Tried to allocate 2 GiB"
+    with pytest.raises(ValueError, match=message):
+        trial.try_step(runner.build(options), streams_of(runner, options))
+
+
 @pytest.mark.parametrize("backend", ["disk", "memmap"])
 def test_a_patch_larger_than_an_image_is_refused_at_the_start(runner, options, images, tmp_path, backend):
     from basicsr.data.memmap.writer import create_memmap
@@ -143,7 +183,7 @@ def test_a_patch_larger_than_an_image_is_refused_at_the_start(runner, options, i
             create_memmap(f"{images}/{folder}", str(tmp_path / f"{role}.memmap"))
             train[f"dataroot_{role}"] = str(tmp_path / f"{role}.memmap")
         train["io_backend"] = {"type": "memmap"}
-    with pytest.raises(ValueError, match=r"img\.\d\.png.*GT of 4[02]×48 pixels .* smaller than a crop of 44×44"):
+    with pytest.raises(ValueError, match=r"2 of 4 GT .* smaller .* 44×44; .*img\.0\.png, 40×48 pixels"):
         runner.train(options)
     assert not runner.folder().exists()
     train["pad_small"] = True
@@ -188,7 +228,6 @@ def test_another_schedule_takes_consent(runner, options):
 def test_a_plugins_own_loop_is_refused(runner, options):
     from basicsr.train import create_train_val_dataloader
     from basicsr.utils.logger import get_root_logger
-    from basicsr.utils.options import read_options
 
     opt, _ = read_options(runner.write(options), is_train=True)
     opt |= {"dist": False, "rank": 0, "world_size": 1, "is_train": True}

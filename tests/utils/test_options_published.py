@@ -262,7 +262,7 @@ def test_classes_of_the_users_keep_their_names_and_keys(read, monkeypatch):
     class ImageCleanModel(SRModel):
         """Restormer's own, imported by the file."""
 
-    class Dataset_PairedImage(PairedImageDataset):  # noqa: N801
+    class Dataset_PairedImage(PairedImageDataset):
         pass
 
     register(monkeypatch, MODEL_REGISTRY, ImageCleanModel)
@@ -309,7 +309,10 @@ def train_of(**changes):
         ({"iters": None, "gt_sizes": None}, "mini_batch_sizes needs gt_sizes and iters beside"),
         ({"iters": [0, 1, 1, 1, 1, 1]}, r"datasets\.train\.iters.*must be a list of integers ≥ 1"),
         ({"gt_sizes": [128, 160, 192, 256, 320, -384]}, r"datasets\.train\.gt_sizes.*must be a list of integers ≥ 1"),
-        ({"mini_batch_sizes": [8, 5, 4, 2, 1, 0.5]}, r"datasets\.train\.mini_batch_sizes.*must be a list of integers ≥ 1"),
+        (
+            {"mini_batch_sizes": [8, 5, 4, 2, 1, 0.5]},
+            r"datasets\.train\.mini_batch_sizes.*must be a list of integers ≥ 1",
+        ),
         ({"mini_batch_sizes": 8}, r"datasets\.train\.mini_batch_sizes.*must be a list"),
         ({"gt_size": 256}, "gt_sizes .*384 is above gt_size, 256"),
         ({"batch_size_per_gpu": 6}, "mini_batch_sizes .*8 is above batch_size_per_gpu, 6"),
@@ -337,7 +340,10 @@ def test_whole_numbers_may_be_written_as_in_published_files(read):
     ("total", "message"),
     [
         (300000, None),
-        (400000, "the stages are 300000 iterations long and the run 400000; the last stage lasts from iteration 276001"),
+        (
+            400000,
+            "the stages are 300000 iterations long and the run 400000; the last stage lasts from iteration 276001",
+        ),
         (290000, "the stages are 300000 iterations long and the run 290000"),
         (240000, "the run ends at iteration 240000, before the last 2 of 6 stages"),
         (1000, "the run ends at iteration 1000, before the last 5 of 6 stages"),
