@@ -106,7 +106,7 @@ def paired_random_crop(
     if min(lq_height, lq_width) < lq_patch_size:
         raise ValueError(
             f"{name}: GT of {gt_height}×{gt_width} pixels (height×width) is smaller than a crop of "
-            f"{gt_patch_size}×{gt_patch_size}; reduce gt_size (or gt_sizes), remove the image, or set pad_small: true"
+            f"{gt_patch_size}×{gt_patch_size}; reduce gt_size or remove the image (pad_small: true extends it)"
         )
     top = random.randint(0, lq_height - lq_patch_size)
     left = random.randint(0, lq_width - lq_patch_size)
