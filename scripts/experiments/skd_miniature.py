@@ -2,11 +2,11 @@
 
     python scripts/experiments/skd_miniature.py --data FOLDER [--iterations 1500] [--seeds 3] [--jobs 2] [--arms …]
 
-FOLDER has ``photos/BSDS500_train`` and ``photos/T91`` to train on, ``denoise/CBSD68`` and ``denoise/Kodak24`` to test on,
-the teacher ``weights/FFDNet_color.pth`` (published) and a VGG19 in ``weights``. The student is an FFDNet with a quarter of
-the channels and half of the convolutions; the noise has σ 25. All runs go through ``basicsr/train.py``, one CPU thread
-each; what has been run is not repeated. The results are printed and written to ``experiments/skd_miniature.json``, and
-crops of the first seed's restorations to ``experiments/skd_miniature.png``.
+FOLDER has ``photos/BSDS500_train`` and ``photos/T91`` to train on, ``denoise/CBSD68`` and ``denoise/Kodak24`` to test
+on, the teacher ``weights/FFDNet_color.pth`` (published) and a VGG19 in ``weights``. The student is an FFDNet with a
+quarter of the channels and half of the convolutions; the noise has σ 25. All runs go through ``basicsr/train.py``, one
+CPU thread each; what has been run is not repeated. The results are printed and written to
+``experiments/skd_miniature.json``, and crops of the first seed's restorations to ``experiments/skd_miniature.png``.
 """
 
 from __future__ import annotations
