@@ -26,7 +26,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
 TABLES = {model.__name__: model for model in vars(sections).values() if isinstance(model, type)}
 TABLES |= {"PairedImageDataset": PairedImageDataset.Options, "TrainOptions": SRModel.TrainOptions}
 INHERITED = {
-    "PairedImageDataset": sections.DatasetOptions,
+    "PairedImageDataset": sections.ProgressiveOptions,
+    "ProgressiveOptions": sections.DatasetOptions,
     "KDTermOptions": sections.Registered,
     "SupervisedLossOptions": sections.LossOptions,
 }

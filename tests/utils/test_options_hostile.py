@@ -211,7 +211,7 @@ SPECIFIC = [
              {"type": "FitNets", "pairs": [{"student": "a", "teacher": "b", "network": "x"}]}, names=["f.pairs.0"]),
     Mutation("beta above one", ("train", "optim_g", "betas"), [0.9, 1.5], names=["train.optim_g", "beta"]),
     Mutation("unknown optimiser", ("train", "optim_g", "type"), "Adm"),
-    Mutation("no period", ("train", "scheduler", "T_max"), 0, names=["train.scheduler", "division by zero"]),
+    Mutation("no period", ("train", "scheduler", "T_max"), 0, names=["train.scheduler", "periods must be positive"]),
     Mutation("restarts do not fit", ("train", "scheduler"), names=["train.scheduler"],
              value={"type": "CosineAnnealingRestartLR", "periods": [5, 5], "restart_weights": [1]}),
     Mutation("decay of one", ("train", "ema_decay"), 1.0),

@@ -16,10 +16,12 @@ from ..section import Section
 from .datasets import DatasetOptions, IOBackendOptions
 from .networks import NetworkOptions, PathOptions, RuntimeOptions
 from .numbers import FromZero, Iterations, NonNegative, Positive
+from .progressive import ProgressiveOptions
 from .run import DistOptions, LoggerOptions, Options, WandbOptions
 from .training import (
     KDTermOptions,
     LossOptions,
+    MixingOptions,
     OptimizerOptions,
     Schedule,
     SchedulerOptions,
@@ -38,12 +40,14 @@ __all__ = [
     "LoggerOptions",
     "LossOptions",
     "MetricOptions",
+    "MixingOptions",
     "NetworkOptions",
     "NonNegative",
     "OptimizerOptions",
     "Options",
     "PathOptions",
     "Positive",
+    "ProgressiveOptions",
     "Registered",
     "RuntimeOptions",
     "Schedule",
