@@ -5,7 +5,6 @@ Training, testing and ``basicsr check`` call the same functions: what the check 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -126,14 +125,15 @@ def create_streams(opt: dict, logger: Any) -> tuple[TrainingStream, ...]:
     total_iters = int(opt["train"]["total_iter"])
     for stream in streams:
         images, steps = len(stream.sampler.dataset), len(stream.loader)
+        stages = ", then ".join(str(s.batch_size) for s in stream.schedule.stages if stream.schedule.is_progressive)
         logger.info(
             f"Training statistics{f' of {stream.name}' if len(streams) > 1 else ''}:\n"
             f"\tNumber of train images: {images}\n"
             f"\tDataset enlarge ratio: {stream.dataset_opt.get('dataset_enlarge_ratio', 1)}\n"
-            f"\tBatch size per gpu: {stream.dataset_opt['batch_size_per_gpu']}\n"
+            f"\tBatch size per gpu: {stages or stream.dataset_opt['batch_size_per_gpu']}\n"
             f"\tWorld size (gpu number): {opt['world_size']}\n"
             f"\tRequire iter number per epoch: {steps}\n"
-            f"\tTotal epochs: {math.ceil(total_iters / steps)}; iters: {total_iters}."
+            f"\tTotal epochs: {stream.schedule.epochs(stream.sampler.num_samples, total_iters)}; iters: {total_iters}."
         )
     return streams
 

@@ -55,6 +55,11 @@ def create_train_val_dataloader(opt: dict, logger: Any) -> tuple:
     streams = create_streams(opt, logger)
     if len(streams) > 1:
         raise ValueError(f"{opt['model_type']} has {len(streams)} training sets; take them from create_streams")
+    if streams[0].needs_iterations:
+        raise ValueError(
+            "gt_sizes of a training set and train.mixing_augs depend on the iteration, which a plug-in's own training "
+            "loop does not give; take the batches from create_streams"
+        )
     loader, total_iters = streams[0].loader, int(opt["train"]["total_iter"])
     total_epochs = math.ceil(total_iters / len(loader))
     return loader, streams[0].sampler, create_val_loaders(opt, logger), total_epochs, total_iters

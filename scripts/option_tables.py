@@ -32,7 +32,8 @@ TABLES = {model.__name__: model for model in vars(sections).values() if isinstan
 DATASETS = (PairedImageDataset, DegradedImageDataset, MixedDataset)
 TABLES |= {dataset.__name__: dataset.Options for dataset in DATASETS} | {"TrainOptions": SRModel.TrainOptions}
 INHERITED = {
-    **{dataset.__name__: sections.DatasetOptions for dataset in DATASETS},
+    **{dataset.__name__: sections.ProgressiveOptions for dataset in DATASETS},
+    "ProgressiveOptions": sections.DatasetOptions,
     "KDTermOptions": sections.Registered,
     "SupervisedLossOptions": sections.LossOptions,
 }

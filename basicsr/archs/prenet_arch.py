@@ -35,8 +35,8 @@ class PReNet(nn.Module):
     """One small residual network that is applied several times, with a convolutional LSTM from stage to stage.
 
     Each stage sees the rainy image and the result of the stage before it. The output is the last stage's. Its modules
-    run once for each stage, so with more than one stage they cannot be tapped for distillation: features of a
-    recurrent network would be ambiguous, and the taps say so.
+    run once for each stage, so a tap for distillation names the stage: ``res_conv5@last``, ``res_conv5@0`` or
+    ``res_conv5@mean``.
 
     Args:
         recurrent_iter: Stages; 6 in the release. They share their weights.

@@ -20,10 +20,11 @@ from basicsr.utils.registry import DATASET_REGISTRY, DEGRADATION_REGISTRY
 
 from .degradation_parameters import Rng
 from .image_folders import Folders, image_paths
+from .patch_schedule import gt_size_of
 from .seeding import mix_seed
 from .storage import ImageStorage
 from .to_tensor import unit_range
-from .transforms import Augmentation, normalize, paired_random_crop
+from .transforms import Augmentation, normalize, paired_padding, paired_random_crop
 
 _GREY_WEIGHTS = (3737, 19234, 9797)  # of blue, green and red: 0.114, 0.587 and 0.299 in 1/32768, as libpng rounds them
 
@@ -51,16 +52,20 @@ class DegradedImageDataset(Dataset):
         FileNotFoundError: If the folder or the meta_info file does not exist.
     """
 
-    class Options(sections.DatasetOptions):
-        required_for_training: ClassVar[tuple[str, ...]] = (*sections.DatasetOptions.required_for_training, "gt_size")
+    class Options(sections.ProgressiveOptions):
+        required_for_training: ClassVar[tuple[str, ...]] = (
+            *sections.ProgressiveOptions.required_for_training,
+            "gt_size",
+        )
         dataroot_gt: Folders
         """Folder, LMDB or decoded storage of the clean images, or a list of them."""
         degradations: Annotated[list[sections.DegradationOptions], MinLen(1)]
         """What is done to an image, in this order: each a `type` and its parameters, fixed or as ranges [low, high]."""
         meta_info_file: str | None = None
         """Lists the images to use, but not with LMDB; all of the folder when absent."""
-        gt_size: int | None = None
-        """Side of a training crop, in pixels."""
+        pad_small: bool = False
+        """Extend training images that are smaller than a crop by reflection at the bottom and right; refused when
+        false."""
         use_hflip: bool = False
         """Flip training crops horizontally at random."""
         use_rot: bool = False
@@ -108,7 +113,10 @@ class DegradedImageDataset(Dataset):
         options, path = self._options, self.paths[index]
         stored = self._storage.read(path, "gt")
         if self._training:
-            stored, _ = paired_random_crop(stored, stored, options.gt_size, 1, path)
+            gt_size = gt_size_of(index, options.gt_size)
+            if options.pad_small:
+                stored, _ = paired_padding(stored, stored, gt_size, 1, path)
+            stored, _ = paired_random_crop(stored, stored, gt_size, 1, path)
             augmentation = Augmentation.draw(options.use_hflip, options.use_rot, options.geometric_augs)
             stored = augmentation.apply(np.ascontiguousarray(stored))
         clean = _rgb(stored) if options.channels == 3 else _grey(stored)
@@ -123,7 +131,7 @@ class DegradedImageDataset(Dataset):
             return np.random.default_rng(random.getrandbits(64))
         if self._options.noise_seed is not None:
             return np.random.RandomState(self._options.noise_seed)
-        return np.random.default_rng(mix_seed("degradation", index))
+        return np.random.default_rng(mix_seed("degradation", int(index)))
 
     def _tensor(self, image: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -17,9 +17,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from basicsr.utils.dist_util import get_dist_info
-from basicsr.utils.options.sections import DatasetOptions
+from basicsr.utils.options.sections import ProgressiveOptions
 from basicsr.utils.registry import DATASET_REGISTRY
 
+from .data_sampler import EnlargedSampler
+from .patch_schedule import PatchSchedule, ScheduledBatches
 from .prefetch_dataloader import PrefetchDataLoader
 from .seeding import SeededDataset, mix_seed
 
@@ -62,16 +64,19 @@ def build_dataloader(
         dataset: The dataset; the loader's ``dataset`` wraps it and has its attributes.
         dataset_opt: ``phase`` (train, val or test) and, for training, ``batch_size_per_gpu`` and
             ``num_worker_per_gpu``; on request ``prefetch_mode`` and ``num_prefetch_queue``. ``pin_memory`` (where
-            there is a GPU) and ``persistent_workers`` are on unless switched off.
+            there is a GPU) and ``persistent_workers`` are on unless switched off. With a schedule (``gt_sizes``,
+            ``mini_batch_sizes``, ``iters``) the loader's ``batch_sampler`` is a
+            :class:`~basicsr.data.patch_schedule.ScheduledBatches`, which must know the iteration.
         num_gpu: GPUs served by this process; for training without ``dist`` batch and workers are multiplied by it.
         dist: Whether each GPU has a process of its own.
         sampler: The order of training; an evaluation set is always gone through in its own order, one by one.
         seed: The run's seed; None is the same as 0.
 
     Raises:
-        ValueError: For another phase, or an epoch that does not fill one batch.
+        ValueError: For another phase, an epoch that does not fill one batch, or a schedule without an
+            :class:`~basicsr.data.data_sampler.EnlargedSampler`.
     """
-    options, phase = DatasetOptions.of(dataset_opt), dataset_opt["phase"]
+    options, phase = ProgressiveOptions.of(dataset_opt), dataset_opt["phase"]
     if phase not in ("train", "val", "test"):
         raise ValueError(f"Unknown dataset phase '{phase}': expected train, val or test.")
     generator = torch.Generator()
@@ -85,17 +90,15 @@ def build_dataloader(
         )
 
     multiplier = 1 if dist else max(num_gpu, 1)
-    batch_size = dataset_opt["batch_size_per_gpu"] * multiplier
+    schedule = PatchSchedule.of(options, dataset_opt["batch_size_per_gpu"] * multiplier, multiplier)
     num_workers = dataset_opt["num_worker_per_gpu"] * multiplier
-    _check_epoch_fills_a_batch(dataset if sampler is None else sampler, batch_size, options)
+    largest = max(stage.batch_size for stage in schedule.stages)
+    _check_epoch_fills_a_batch(dataset if sampler is None else sampler, largest, options)
     arguments = {
         "dataset": SeededDataset(dataset, seed or 0, whole_batches=True),
         "collate_fn": _collate,
-        "batch_size": batch_size,
-        "shuffle": sampler is None,
-        "sampler": sampler,
+        **_order(sampler, schedule),
         "num_workers": num_workers,
-        "drop_last": True,
         "generator": generator,
         "worker_init_fn": _init_worker,
         "pin_memory": _pin_memory(options),
@@ -110,7 +113,17 @@ def build_dataloader(
     return PrefetchDataLoader(num_prefetch_queue=options.num_prefetch_queue, **arguments)
 
 
-def _pin_memory(options: DatasetOptions) -> bool:
+def _order(sampler: Iterable[int] | None, schedule: PatchSchedule) -> dict[str, Any]:
+    """The arguments of a loader that say which samples make a batch."""
+    if not schedule.is_progressive:
+        size = schedule.stages[0].batch_size
+        return {"batch_size": size, "shuffle": sampler is None, "sampler": sampler, "drop_last": True}
+    if not isinstance(sampler, EnlargedSampler):
+        raise ValueError("gt_sizes, mini_batch_sizes and iters need the order of an EnlargedSampler")
+    return {"batch_sampler": ScheduledBatches(sampler, schedule)}
+
+
+def _pin_memory(options: ProgressiveOptions) -> bool:
     return options.pin_memory and torch.cuda.is_available()
 
 
@@ -119,7 +132,7 @@ def _collate(samples: Any) -> Any:
     return default_collate(samples) if isinstance(samples, list) else samples
 
 
-def _check_epoch_fills_a_batch(epoch: Any, batch_size: int, options: DatasetOptions) -> None:
+def _check_epoch_fills_a_batch(epoch: Any, batch_size: int, options: ProgressiveOptions) -> None:
     samples = len(epoch) if isinstance(epoch, Sized) else math.inf
     if samples < batch_size:
         ratio = math.ceil(batch_size / max(samples, 1)) * options.dataset_enlarge_ratio

@@ -19,6 +19,7 @@ from basicsr.utils.options.signatures import Parameter
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from .loader import build_dataset
+from .patch_schedule import same_patch
 
 Weight = Annotated[float, Field(gt=0)]
 
@@ -55,10 +56,16 @@ class MixedDataset(Dataset):
         ValueError: If it is not for training, or a set cannot be built.
     """
 
-    class Options(sections.DatasetOptions):
-        required_for_training: ClassVar[tuple[str, ...]] = (*sections.DatasetOptions.required_for_training, "gt_size")
+    class Options(sections.ProgressiveOptions):
+        required_for_training: ClassVar[tuple[str, ...]] = (
+            *sections.ProgressiveOptions.required_for_training,
+            "gt_size",
+        )
         of_the_mixture: ClassVar[tuple[str, ...]] = (
             "gt_size",
+            "gt_sizes",
+            "mini_batch_sizes",
+            "iters",
             "batch_size_per_gpu",
             "num_worker_per_gpu",
             "dataset_enlarge_ratio",
@@ -70,8 +77,6 @@ class MixedDataset(Dataset):
         )
         sets: dict[str, MixedSetOptions]
         """The sets by name: each a dataset's section with a `weight`, its share in proportion to the other weights."""
-        gt_size: int | None = None
-        """Side of a training crop in GT pixels, of all sets."""
 
         @classmethod
         def rules(cls, values: Mapping[Any, Any], setting: Setting) -> Iterable[Finding]:
@@ -107,4 +112,4 @@ class MixedDataset(Dataset):
     def __getitem__(self, index: int) -> Any:
         """A sample of one of the sets; which one depends on how ``random`` was seeded for the index."""
         member = self._members[bisect.bisect(self._limits, random.random() * self._limits[-1])]
-        return member[random.randrange(len(member))]
+        return member[same_patch(index, random.randrange(len(member)))]

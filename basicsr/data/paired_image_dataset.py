@@ -14,9 +14,10 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from .image_folders import Folders, image_pairs
 from .pair_advice import advice_on_sizes
+from .patch_schedule import gt_size_of
 from .storage import ImageStorage
 from .to_tensor import ToTensor
-from .transforms import Augmentation, paired_random_crop
+from .transforms import Augmentation, paired_padding, paired_random_crop
 
 
 @DATASET_REGISTRY.register()
@@ -43,9 +44,9 @@ class PairedImageDataset(Dataset):
         FileNotFoundError: If a folder or the meta_info file does not exist.
     """
 
-    class Options(sections.DatasetOptions):
+    class Options(sections.ProgressiveOptions):
         required_for_training: ClassVar[tuple[str, ...]] = (
-            *sections.DatasetOptions.required_for_training,
+            *sections.ProgressiveOptions.required_for_training,
             "gt_size",
         )
         dataroot_gt: Folders
@@ -56,8 +57,9 @@ class PairedImageDataset(Dataset):
         """Lists the GT images to use, but not with LMDB; all of the folder when absent."""
         filename_tmpl: str = "{}"
         """LQ's file name from GT's, both without extension: `{}x4`."""
-        gt_size: int | None = None
-        """Side of a training crop in GT pixels, a multiple of the scale."""
+        pad_small: bool = False
+        """Extend training images that are smaller than a crop by reflection at the bottom and right, as the datasets of
+        Restormer and NAFNet do; refused when false."""
         use_hflip: bool = False
         """Flip training crops horizontally at random."""
         use_rot: bool = False
@@ -87,6 +89,21 @@ class PairedImageDataset(Dataset):
             *folders.values(), self.io_backend_opt["type"], self._options.meta_info_file, self.filename_tmpl
         )
 
+        if self._training and self._options.gt_sizes and not self._options.pad_small:
+            self._require_large_images(max(self._options.gt_sizes))
+
+    def _require_large_images(self, gt_size: int) -> None:
+        """Refuse images that are known to be smaller than the largest patch, which may come late in the training."""
+        sizes = {paths["gt_path"]: self._storage.size(paths["gt_path"], "gt") for paths in self.paths}
+        small = {path: size for path, size in sizes.items() if size is not None and min(size) < gt_size}
+        if small:
+            path, (height, width) = next(iter(small.items()))
+            raise ValueError(
+                f"{len(small)} of {len(sizes)} GT images are smaller than the largest patch of gt_sizes, "
+                f"{gt_size}×{gt_size}; the first of them is {path}, {height}×{width} pixels (height×width). Reduce "
+                f"gt_sizes, remove the images, or set pad_small: true"
+            )
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -114,7 +131,7 @@ class PairedImageDataset(Dataset):
         Returns:
             ``lq`` (B, C, h, w), ``gt`` (B, C, H, W), and lists ``lq_path`` and ``gt_path``.
         """
-        gt_size = self._options.gt_size
+        gt_size = gt_size_of(indices[0], self._options.gt_size)
         lq, gt = (
             _new_batch(len(indices), self._to_tensor.channels, side) for side in (gt_size // self._scale, gt_size)
         )
@@ -136,8 +153,11 @@ class PairedImageDataset(Dataset):
         lq = self._storage.read(paths["lq_path"], "lq")
         if not self._training:
             return _crop_gt_to_lq(gt, lq, self._scale, paths), lq, paths
-        gt, lq = paired_random_crop(gt, lq, self._options.gt_size, self._scale, paths["gt_path"])
         options = self._options
+        gt_size = gt_size_of(index, options.gt_size)
+        if options.pad_small:
+            gt, lq = paired_padding(gt, lq, gt_size, self._scale, paths["gt_path"])
+        gt, lq = paired_random_crop(gt, lq, gt_size, self._scale, paths["gt_path"])
         augmentation = Augmentation.draw(options.use_hflip, options.use_rot, options.geometric_augs)
         # Copy the crop first, then augment it: reading scattered rows in another order takes half as long again.
         return augmentation.apply(np.ascontiguousarray(gt)), augmentation.apply(np.ascontiguousarray(lq)), paths

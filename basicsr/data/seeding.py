@@ -20,19 +20,27 @@ class SampleIndex(int):
         epoch: The epoch in which the sample is drawn.
         position: Its place in the order of the epoch, counted over all ranks. An image that occurs several times in
             an enlarged epoch has a position of its own each time.
+        gt_size: The side of the patch to read, in GT pixels, where a schedule asks for one; see
+            :func:`basicsr.data.patch_schedule.gt_size_of`.
     """
 
     epoch: int
     position: int
+    gt_size: int | None
 
-    def __new__(cls, value: int, epoch: int, position: int) -> SampleIndex:
+    def __new__(cls, value: int, epoch: int, position: int, gt_size: int | None = None) -> SampleIndex:
         index = super().__new__(cls, value)
         index.epoch = epoch
         index.position = position
+        index.gt_size = gt_size
         return index
 
+    def with_gt_size(self, gt_size: int | None) -> SampleIndex:
+        """The same sample with a patch of a size."""
+        return SampleIndex(int(self), self.epoch, self.position, gt_size)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return SampleIndex, (int(self), self.epoch, self.position)
+        return SampleIndex, (int(self), self.epoch, self.position, self.gt_size)
 
 
 class SeededDataset(Dataset):
@@ -83,7 +91,8 @@ class SeededDataset(Dataset):
             np.random.seed((seed & 0xFFFFFFFF, seed >> 32))
             # torch.manual_seed would seed the generators of the GPUs as well, which belong to the training.
             torch.default_generator.manual_seed(seed)
-        return self.dataset[index if seed is None else int(index)]
+        is_sized = isinstance(index, SampleIndex) and index.gt_size is not None
+        return self.dataset[index if seed is None or is_sized else int(index)]
 
     def _seed_random(self, index: int) -> None:
         """Seed ``random`` for a sample."""

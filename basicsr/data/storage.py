@@ -14,6 +14,7 @@ from basicsr.data.memmap.images import Index, MemmapImages, is_memmap
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.file_client import FileClient
 from basicsr.utils.image_check import is_jpeg, require_pixels, require_sound_jpeg
+from basicsr.utils.image_header import size_in_header
 from basicsr.utils.img_util import decode_image
 
 from .data_util import image_names
@@ -118,6 +119,19 @@ class ImageStorage:
         inside = [i for i, folder in enumerate(folders) if path.startswith(os.path.join(folder, ""))]
         nearest = max(inside, key=lambda i: len(folders[i]))
         return f"{role}_{nearest}", path.removeprefix(os.path.join(folders[nearest], ""))
+
+    def size(self, path: str, role: str) -> tuple[int, int] | None:
+        """Height and width of an image, where no pixel need be read to know them: of decoded storage, and of PNG and
+        JPEG files (as stored, before they are turned by their EXIF orientation); None for others.
+
+        Args:
+            path: As for :meth:`read`.
+            role: As for :meth:`read`.
+        """
+        if self._backend == "memmap":
+            key, name = self._locate(path, role)
+            return self._decoded[key].image(name).shape[:2]
+        return size_in_header(path) if self._backend == "disk" else None
 
 
 def _warn_if_stale(folder: str, index: Index) -> None:

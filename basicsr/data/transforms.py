@@ -33,6 +33,46 @@ def mod_crop(img: np.ndarray, scale: int) -> np.ndarray:
     return img[: height - height % scale, : width - width % scale].copy()
 
 
+def paired_padding(
+    gt: np.ndarray, lq: np.ndarray, gt_patch_size: int, scale: int, gt_path: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Extend LQ and GT that are smaller than a patch at the bottom and right, by reflection with the edge repeated.
+
+    So they stay aligned at any scale: a reflected GT pixel lies over the reflected LQ pixel.
+
+    Args:
+        gt: Image ``(H, W, C)``.
+        lq: The same ``scale`` times smaller.
+        gt_patch_size: Least height and width of GT, a multiple of ``scale``.
+        scale: GT's size ÷ LQ's.
+        gt_path: Names the image in messages.
+
+    Returns:
+        GT and LQ, as they were where they are large enough.
+
+    Raises:
+        ValueError: If the sizes do not fit each other.
+    """
+    _require_scale(gt, lq, scale, gt_path or "the image")
+    return _padded(gt, gt_patch_size), _padded(lq, gt_patch_size // scale)
+
+
+def _padded(img: np.ndarray, size: int) -> np.ndarray:
+    bottom, right = (max(size - length, 0) for length in img.shape[:2])
+    return cv2.copyMakeBorder(img, 0, bottom, 0, right, cv2.BORDER_REFLECT) if bottom or right else img
+
+
+def _require_scale(gt: Image, lq: Image, scale: int, name: str) -> None:
+    """Refuse a pair in which GT is not ``scale`` times as large as LQ."""
+    (gt_height, gt_width), (lq_height, lq_width) = _size(gt), _size(lq)
+    if (gt_height, gt_width) != (lq_height * scale, lq_width * scale):
+        raise ValueError(
+            f"{name}: GT is {gt_height}×{gt_width} and LQ {lq_height}×{lq_width} pixels (height×width); "
+            f"at scale {scale} GT must be {lq_height * scale}×{lq_width * scale}. "
+            f"{advice_on_sizes((gt_height, gt_width), (lq_height, lq_width), scale)}"
+        )
+
+
 def paired_random_crop(
     img_gts: Image | list[Image],
     img_lqs: Image | list[Image],
@@ -61,17 +101,12 @@ def paired_random_crop(
     name = gt_path or "the image"
     if gt_patch_size % scale:
         raise ValueError(f"gt_size {gt_patch_size} is not a multiple of the scale {scale}")
-    if (gt_height, gt_width) != (lq_height * scale, lq_width * scale):
-        raise ValueError(
-            f"{name}: GT is {gt_height}×{gt_width} and LQ {lq_height}×{lq_width} pixels (height×width); "
-            f"at scale {scale} GT must be {lq_height * scale}×{lq_width * scale}. "
-            f"{advice_on_sizes((gt_height, gt_width), (lq_height, lq_width), scale)}"
-        )
+    _require_scale(gts[0], lqs[0], scale, name)
     lq_patch_size = gt_patch_size // scale
     if min(lq_height, lq_width) < lq_patch_size:
         raise ValueError(
             f"{name}: GT of {gt_height}×{gt_width} pixels (height×width) is smaller than a crop of "
-            f"{gt_patch_size}×{gt_patch_size}; reduce gt_size or remove the image"
+            f"{gt_patch_size}×{gt_patch_size}; reduce gt_size or remove the image (pad_small: true extends it)"
         )
     top = random.randint(0, lq_height - lq_patch_size)
     left = random.randint(0, lq_width - lq_patch_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import MinLen
@@ -19,41 +19,15 @@ from basicsr.utils.ranges import Probability
 from basicsr.utils.registry import KD_REGISTRY
 
 from .context import KDContext
-from .encoders import Encoding, FrozenEncoder, InputRange, PassOutput
+from .contrast import ContrastTerm, FeatureDistance, contrast
+from .encoders import InputRange, PassOutput
 from .networks import Networks
-from .term import KDTerm
 
 STEP_SPAN = 100_000  # iterations for which one number of `step` holds
-EPSILON = 1e-7  # the release's; keeps the ratio finite where all negatives equal the anchor
-
-
-def contrast(anchor: Encoding, positive: Encoding, negatives: Encoding, weights: list[float], distance: str) -> Tensor:
-    """``Σ_i w_i · d(anchor_i, positive_i) / (Σ_j d(anchor_i, negative_ij) + 1e-7)`` over encoder levels i.
-
-    Source: DCKD (arXiv 2412.08939), Eq. 4-6.
-
-    Args:
-        anchor: Of B images, with gradients.
-        positive: Of B images.
-        negatives: Of N·B images, negative by negative.
-        weights: One for each level.
-        distance: ``L1``, the mean absolute difference, or ``L2``, the mean square.
-    """
-    total = anchor.levels[0].new_zeros((), dtype=torch.float32)
-    for weight, a, p, n in zip(weights, anchor.levels, positive.levels, negatives.levels):
-        # One negative at a time: all differences at once would be the step's largest tensors.
-        negative_distance = torch.stack([_mean_distance(a - negative, distance) for negative in n.split(len(a))]).sum()
-        total = total + weight * _mean_distance(a - p, distance) / (negative_distance + EPSILON)
-    return total
-
-
-def _mean_distance(difference: Tensor, distance: str) -> Tensor:
-    magnitude = difference.abs() if distance == "L1" else difference.square()
-    return magnitude.mean(dtype=torch.float64 if difference.dtype is torch.float64 else torch.float32)
 
 
 @KD_REGISTRY.register()
-class DCR(KDTerm):
+class DCR(ContrastTerm):
     """Pulls the student's output towards the teacher's and away from an older student's, as an encoder sees them.
 
     The negatives are the outputs of a history network, a moving copy of the student, for the input and for degraded
@@ -85,7 +59,7 @@ class DCR(KDTerm):
         encoder: str = "vqgan",
         teacher: str = "t",
         weights: Sequence[NonNegativeFloat] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
-        distance: Literal["L1", "L2"] = "L1",
+        distance: FeatureDistance = "L1",
         input_range: InputRange = "[0,1]",
         num_neg: NonNegativeInt = 4,
         history_source: Literal["ema", "student"] = "ema",
@@ -97,12 +71,7 @@ class DCR(KDTerm):
         gaussian_noise_prob: Probability = 1.0,
         gray_noise_prob: Probability = 0.5,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.teacher = teacher
-        self.weights = list(weights)
-        self.distance = distance
-        self.input_range = input_range
+        super().__init__(encoder, teacher, weights, distance, input_range)
         self.num_neg = num_neg
         self.history_source = history_source
         self.history_precision = history_precision
@@ -110,8 +79,6 @@ class DCR(KDTerm):
         self.update_decay = update_decay
         self.step = list(step)
         self.degrade = Degradation(gaussian_blur_prob, resize_prob, gaussian_noise_prob, gray_noise_prob)
-        self._encoder: FrozenEncoder | None = None
-        self._rows: list[dict[str, Any]] = []
 
     def setup(self, networks: Networks) -> None:
         """Copy the student into the history network, and check that encoder and teacher are there.
@@ -127,20 +94,12 @@ class DCR(KDTerm):
                 f"train.kd_opt.{self.name}.step has {len(self.step)} numbers, one for each {STEP_SPAN:,} iterations, "
                 f"and the run is {total_iter:,} long: its last, {self.step[-1]}, applies to the end"
             )
-        shape = networks.require_same_output(self.teacher)
-        self._encoder = networks.encoder(self.encoder, self.input_range)
-        levels = [layer for layer in networks.encoding_shapes(self._encoder) if layer != "latent"]
-        if len(levels) != len(self.weights):
-            raise ValueError(
-                f"network_{self.encoder} has {len(levels)} levels, but there are {len(self.weights)} weights"
-            )
+        super().setup(networks)
         self.history = networks.copy_of(self.history_source)
         label = f"train.kd_opt.{self.name}.history_precision"
         precision = resolve_precision(self.history_precision, networks.device, label)
         self.history_runtime = replace(networks.runtime, precision=precision)
         self.history_runtime.compile_in_place(self.history)
-        row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
-        self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
 
     def train(self, mode: bool = True) -> DCR:
         """Set the mode; the history network stays in eval mode."""
@@ -169,7 +128,8 @@ class DCR(KDTerm):
 
     def forward(self, ctx: KDContext) -> Tensor:
         student, teacher, negatives = (ctx.encoding(self._encoder, source) for source in self._sources)
-        return contrast(student, teacher.detached(), negatives, self.weights, self.distance)
+        others = (level.split(len(ctx.lq)) for level in negatives.levels)
+        return contrast(student, teacher.detached(), others, self.weights, self.distance)
 
     @torch.no_grad()
     def after_step(self, networks: Networks, iteration: int) -> None:
@@ -183,6 +143,3 @@ class DCR(KDTerm):
             torch._foreach_lerp_(own, theirs, 1 - self.update_decay)
             for buffer, other in zip(self.history.buffers(), source.buffers()):
                 buffer.copy_(other)
-
-    def wiring(self) -> list[dict[str, Any]]:
-        return self._rows

@@ -49,8 +49,8 @@ class Match:
                 )
         if self.resize == "none":
             raise ValueError(
-                f"the features of {both} differ in height and width; choose modules at the same resolution, or set "
-                f"resize: student or teacher"
+                f"the features of {both} differ in height and width; choose modules at the same resolution, and a "
+                f"patch size that neither network pads, or set resize: student or teacher"
             )
         for side in sides:
             if not side.is_map:
@@ -78,10 +78,22 @@ class Match:
 
         Returns:
             Both as maps ``(B, C, H, W)`` or both as tokens ``(B, L, C)``.
+
+        Raises:
+            ValueError: If their sizes agreed for a training patch and do not for this batch.
         """
         if not self.resized:
             student = adapt(adapter, student)
-            return (student, teacher) if student.dim() == teacher.dim() else (_tokens(student), _tokens(teacher))
+            if student.dim() != teacher.dim():
+                student, teacher = _tokens(student), _tokens(teacher)
+            if _positions(student) != _positions(teacher):
+                raise ValueError(
+                    f"the features of {self.student.label} and of {self.teacher.label} agree in height and width for "
+                    f"the training's patches, and not for this batch: {tuple(student.shape)} and "
+                    f"{tuple(teacher.shape)}, one of the networks having padded its input; use patches of a size that "
+                    f"both take as it is"
+                )
+            return student, teacher
         student, teacher = _image(self.student, student), _image(self.teacher, teacher)
         if self.resize == "teacher":
             return adapt(adapter, student), _interpolate(teacher, student)
@@ -106,6 +118,10 @@ def describe_layouts(student: FeatureLayout, teacher: FeatureLayout) -> list[str
 
 def _tokens(feature: Tensor) -> Tensor:
     return feature.flatten(2).transpose(1, 2) if feature.dim() == 4 else feature
+
+
+def _positions(feature: Tensor) -> tuple[int, ...]:
+    return tuple(feature.shape[2:] if feature.dim() == 4 else feature.shape[1:2])
 
 
 def _image(layout: FeatureLayout, feature: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from basicsr.archs import build_network
 from basicsr.engine.compute.runtime import NetworkRuntime
 from basicsr.engine.rng import preserved_rng
+from basicsr.utils.options.sections import LoggerOptions
 
 from .encoders import FrozenEncoder, InputRange
 from .frozen import FrozenNetwork
@@ -37,6 +38,7 @@ class Networks:
     Attributes:
         device: Where the networks are.
         total_iter: The length of the run in iterations.
+        print_interval: Iterations between two lines of the log.
         runtime: The student's runtime.
         frozen: The frozen networks.
     """
@@ -53,6 +55,7 @@ class Networks:
         self._opt = opt
         self.device = device
         self.total_iter: int = opt["train"].get("total_iter", 0)
+        self.print_interval: int = LoggerOptions.of(opt.get("logger")).print_interval
         self.runtime: NetworkRuntime = student.runtime
         self.frozen = FrozenNetworks(opt, trained, device)
         self._own: dict[str, PassNetwork] = {"g": student}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .module_glob import compile_glob
+from .module_output import replace_output, select_output
 
 
 def slice_images(feature: Tensor, start: int, stop: int, total: int, name: str) -> Tensor:
@@ -40,6 +41,26 @@ def slice_images(feature: Tensor, start: int, stop: int, total: int, name: str) 
     return feature[per_image * start : per_image * stop]
 
 
+@dataclass(frozen=True)
+class _Tap:
+    """One tapped output of a module.
+
+    Attributes:
+        path: Of the module.
+        key: Of one of several outputs; '' for the only one.
+        run: Which run of a module that runs several times in a forward pass: its number from 0, ``last`` or ``mean``;
+            '' for the only one.
+    """
+
+    path: str
+    key: str = ""
+    run: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path + (f"#{self.key}" if self.key else "") + (f"@{self.run}" if self.run else "")
+
+
 @dataclass
 class _Recording:
     """What the hooks do while a :meth:`FeatureTaps.recording` is active."""
@@ -47,6 +68,7 @@ class _Recording:
     watch: bool
     replace: dict[str, Tensor]
     features: dict[str, Tensor] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)  # path → how often the module has run
     versions: dict[str, int] = field(default_factory=dict)
 
 
@@ -57,6 +79,10 @@ class FeatureTaps:
     tapped. PyTorch then compiles it once without recording, once with, and once for each set of replaced names; past
     its limit of 8 it warns and runs further ones uncompiled.
 
+    A module that runs several times in a forward pass, as in a recurrent network, has several outputs, and a plain path
+    is refused as ambiguous. ``path@2`` is the output of its third run, ``path@last`` that of the last, ``path@mean``
+    the mean of all.
+
     Some networks change a tensor in place after the module that made it (an in-place activation after a tapped
     convolution). A recording that watches for it detects this, and such features are copied from then on.
 
@@ -65,14 +91,15 @@ class FeatureTaps:
         label: Its name in messages: ``network_g``.
 
     Attributes:
-        names: The taps: paths of modules, with ``#1`` or ``#key`` for one of several outputs.
+        names: The taps: paths of modules, with ``#1`` or ``#key`` for one of several outputs, and ``@last``, ``@mean``
+            or ``@2`` for modules that run several times.
     """
 
     def __init__(self, net: nn.Module, label: str) -> None:
         self.label = label
         self.names: list[str] = []
         self._modules = {path: module for path, module in net.named_modules() if path}
-        self._outputs: dict[str, list[str]] = {}  # path → the keys of the outputs tapped there, '' for the only one
+        self._taps: dict[str, list[_Tap]] = {}  # by the path of the module
         self._copied: set[str] = set()
         self._replaced_before: set[str] = set()
         self._recording: _Recording | None = None
@@ -83,56 +110,73 @@ class FeatureTaps:
         Args:
             pattern: A path such as ``layers.2`` or a glob such as ``layers.[24].blocks.*``; see
                 :func:`~basicsr.distill.module_glob.compile_glob`. Of a module with several outputs, ``path#1`` names
-                an item of a tuple or list and ``path#key`` one of a dict.
+                an item of a tuple or list and ``path#key`` one of a dict. Of one that runs several times in a forward
+                pass, ``path@2`` names the third run, ``path@last`` the last one, and ``path@mean`` the mean of all.
 
         Returns:
-            The names of the taps: the matching paths, with what follows ``#``.
+            The names of the taps: the matching paths, with what follows ``#`` and ``@``.
 
         Raises:
-            ValueError: If nothing matches; the message lists near misses.
+            ValueError: If nothing matches; the message lists near misses. If what follows ``@`` is not a run.
         """
-        path_pattern, _, key = pattern.partition("#")
+        outputs, at, run = pattern.partition("@")
+        if at and not (run.isdecimal() or run in ("last", "mean")):
+            raise ValueError(
+                f"'{pattern}': after @ comes last, mean, or the number of the run, from 0, of a module that runs "
+                f"several times in a forward pass, and not '{run}'"
+            )
+        path_pattern, _, key = outputs.partition("#")
         expression = compile_glob(path_pattern)
         matches = [path for path in self._modules if expression.fullmatch(path)]
         if not matches:
             near = difflib.get_close_matches(path_pattern, self._modules, n=5, cutoff=0.4)
             hint = f"near misses: {', '.join(near)}" if near else f"it has, for instance: {', '.join(self._examples())}"
             raise ValueError(f"no module of {self.label} matches '{path_pattern}'; {hint}")
-        for path in matches:
-            if path not in self._outputs:
-                self._outputs[path] = []
-                self._modules[path].register_forward_hook(self._hook(path, self._outputs[path]))
-            if key not in self._outputs[path]:
-                self._outputs[path].append(key)
-                self.names.append(_name(path, key))
-        return [_name(path, key) for path in matches]
+        taps = [_Tap(path, key, run) for path in matches]
+        for tap in taps:
+            if tap.path not in self._taps:
+                self._taps[tap.path] = []
+                self._modules[tap.path].register_forward_hook(self._hook(tap.path, self._taps[tap.path]))
+            if tap not in self._taps[tap.path]:
+                self._taps[tap.path].append(tap)
+                self.names.append(tap.name)
+        return [tap.name for tap in taps]
 
     def _examples(self) -> list[str]:
         shallow = [path for path in self._modules if path.count(".") <= 1]
         return shallow[:12]
 
-    def _hook(self, path: str, keys: list[str]) -> Callable[[nn.Module, Any, Any], Any]:
+    def _hook(self, path: str, taps: list[_Tap]) -> Callable[[nn.Module, Any, Any], Any]:
         def visit(module: nn.Module, args: Any, output: Any) -> Any:
             if self._recording is None:
-                self._refuse_recomputation(path, keys)
+                self._refuse_recomputation(path, taps)
                 return None
+            run = self._recording.runs.get(path, 0)
+            self._recording.runs[path] = run + 1
             replaced = False
-            for key in keys:
-                own = self._select(path, key, output)
-                given = self._visit(self._recording, _name(path, key), own)
+            for tap in taps:
+                if tap.run.isdecimal() and int(tap.run) != run:
+                    continue
+                own = select_output(output, path, tap.key, self.label)
+                given = self._visit(self._recording, tap, own)
                 if given is not None:
-                    output, replaced = _replace_output(output, key, given), True
+                    output, replaced = replace_output(output, tap.key, given), True
             return output if replaced else None
 
         return visit
 
-    def _visit(self, recording: _Recording, name: str, own: Tensor) -> Tensor | None:
+    def _visit(self, recording: _Recording, tap: _Tap, own: Tensor) -> Tensor | None:
         """Record one output. Returns the tensor that replaces it, if any."""
-        if name in recording.features:
+        name = tap.name
+        if name in recording.features and not tap.run:
             raise ValueError(
                 f"{self.label}: '{name}' runs more than once in a forward pass, so its output is ambiguous; tap "
-                f"another module"
+                f"'{name}@last', '{name}@0' (the first run) or '{name}@mean', or another module"
             )
+        if tap.run == "mean":  # the sum until the end; of a copy, which the network does not overwrite
+            summed = recording.features.get(name)
+            recording.features[name] = own.clone() if summed is None else _add(summed, own, name, self.label)
+            return None
         copied = name in self._copied
         given = recording.replace.get(name)
         if given is None:
@@ -150,26 +194,11 @@ class FeatureTaps:
             recording.versions[name] = recording.features[name]._version
         return given
 
-    def _select(self, path: str, key: str, output: Any) -> Tensor:
-        """The output of a module that a tap names."""
-        if not key and isinstance(output, Tensor):
-            return output
-        parts = _parts(output)
-        if isinstance(parts.get(key), Tensor):
-            return parts[key]
-        tensors = [f"'{path}#{key}'" for key, part in parts.items() if isinstance(part, Tensor)]
-        if isinstance(output, Tensor):
-            tensors = [f"'{path}'"]
-        advice = f"tap {' or '.join(tensors)}" if tensors else "tap a module inside or after it"
-        found = "one tensor" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        name = f", of which '#{key}' is not a tensor" if key else ", not a tensor"
-        raise ValueError(f"{self.label}: the output of '{path}' is {found}{name}; {advice}")
-
-    def _refuse_recomputation(self, path: str, keys: list[str]) -> None:
+    def _refuse_recomputation(self, path: str, taps: list[_Tap]) -> None:
         """Refuse activation checkpointing of a replaced output: the backward pass would recompute the original."""
         if torch.compiler.is_compiling() or not self._replaced_before or torch._C._current_graph_task_id() == -1:
             return
-        if any(_name(path, key) in self._replaced_before for key in keys):
+        if any(tap.name in self._replaced_before for tap in taps):
             raise RuntimeError(
                 f"{self.label}: an output of '{path}' has been replaced, and the backward pass recomputes it, so the "
                 f"gradients would be wrong; switch activation checkpointing off in this network (use_checkpoint: false)"
@@ -188,13 +217,16 @@ class FeatureTaps:
                 and gradients flow to it.
 
         Raises:
-            ValueError: If the output to replace is not tapped, has another shape, or did not run.
+            ValueError: If the output to replace is not tapped, is that of one run of several, has another shape, or did
+                not run; or if a module did not run as often as a tap names.
         """
         replace = dict(replace or {})
         for name in replace:
             if name not in self.names:
                 tapped = ", ".join(self.names) or "nothing"
                 raise ValueError(f"{self.label}: '{name}' is to be replaced but not tapped; tap it (tapped: {tapped})")
+            if "@" in name:
+                raise ValueError(f"{self.label}: '{name}' is one run of several, and cannot be replaced")
         self._replaced_before |= replace.keys()
         self._recording = recording = _Recording(watch, replace)
         try:
@@ -204,32 +236,26 @@ class FeatureTaps:
         absent = replace.keys() - recording.features.keys()
         if absent:
             raise ValueError(f"{self.label}: {', '.join(sorted(absent))} was to be replaced but did not run")
+        self._finish_runs(recording)
         self._copied |= {name for name, was in recording.versions.items() if recording.features[name]._version != was}
 
+    def _finish_runs(self, recording: _Recording) -> None:
+        """Take the means over the runs of modules, and require those that are named by number."""
+        for path, runs in recording.runs.items():
+            for tap in self._taps[path]:
+                if tap.run == "mean":
+                    recording.features[tap.name] = recording.features[tap.name] / runs
+                elif tap.name not in recording.features:
+                    raise ValueError(
+                        f"{self.label}: '{tap.name}' names run {tap.run}, but '{path}' ran {runs} times in a forward "
+                        f"pass; they are numbered from 0"
+                    )
 
-def _name(path: str, key: str) -> str:
-    return f"{path}#{key}" if key else path
 
-
-def _parts(output: Any) -> dict[str, Any]:
-    """The items of a tuple, list or dict by the key that addresses each."""
-    if isinstance(output, dict):
-        return {str(key): value for key, value in output.items()}
-    if isinstance(output, (tuple, list)):
-        return {str(index): value for index, value in enumerate(output)}
-    return {}
-
-
-def _replace_output(output: Any, key: str, value: Tensor) -> Any:
-    """A module's output with one of its tensors replaced; the module's own containers are not changed."""
-    if isinstance(output, Tensor):
-        return value
-    if isinstance(output, dict):
-        changed = output.copy()
-        changed.update({name: value for name in output if str(name) == key})
-        return changed
-    items = [*output]
-    items[int(key)] = value
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*items)
-    return type(output)(items)
+def _add(summed: Tensor, own: Tensor, name: str, label: str) -> Tensor:
+    if summed.shape != own.shape:
+        raise ValueError(
+            f"{label}: '{name}' is a mean of outputs of different shapes, {tuple(summed.shape)} and "
+            f"{tuple(own.shape)}; name one run, such as '{name.removesuffix('mean')}last'"
+        )
+    return summed + own

@@ -77,16 +77,50 @@ class MultiStepLR(MultiStepRestartLR):
         super().__init__(optimizer, milestones, gamma, last_epoch=last_epoch)
 
 
-class CosineAnnealingRestartLR(ClosedFormLR):
-    """Cosine annealing to ``eta_min`` over each period in turn (SGDR, Loshchilov and Hutter 2017).
+class CosineAnnealingRestartCyclicLR(ClosedFormLR):
+    """Cosine annealing over each period in turn, each with a lowest rate of its own (SGDR, Loshchilov and Hutter 2017;
+    with several lowest rates in Restormer's option files).
+
+    Where a period's ``eta_mins`` is the initial rate, the rate is constant.
 
     Args:
         optimizer: The optimiser.
-        periods: Iterations of each period. After the last one the rate stays at ``eta_min``.
+        periods: Iterations of each period. After the last one the rate stays at its lowest.
         restart_weights: Weight of the rate in each period.
-        eta_min: The lowest rate.
+        eta_mins: The lowest rate of each period.
         last_epoch: As in PyTorch.
     """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        periods: Sequence[int],
+        restart_weights: Sequence[float] = (1,),
+        eta_mins: Sequence[float] = (0.0,),
+        last_epoch: int = -1,
+    ) -> None:
+        for name, values in (("restart_weights", restart_weights), ("eta_mins", eta_mins)):
+            if len(periods) != len(values):
+                raise ValueError(f"scheduler: {len(periods)} periods but {len(values)} {name}")
+        if min(periods, default=0) <= 0:
+            raise ValueError(f"scheduler: periods must be positive, not {list(periods)}")
+        self.periods = list(periods)
+        self.restart_weights = list(restart_weights)
+        self.eta_mins = list(eta_mins)
+        self.ends = list(accumulate(periods))
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        # The last iteration of a period, at its lowest rate, still belongs to it, as in BasicSR.
+        index = min(bisect_left(self.ends, self.last_epoch), len(self.periods) - 1)
+        start = self.ends[index] - self.periods[index]
+        progress = min((self.last_epoch - start) / self.periods[index], 1.0)
+        weight, eta_min = self.restart_weights[index], self.eta_mins[index]
+        return [eta_min + weight * 0.5 * (lr - eta_min) * (1 + math.cos(math.pi * progress)) for lr in self.base_lrs]
+
+
+class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
+    """:class:`CosineAnnealingRestartCyclicLR` with one lowest rate, ``eta_min``, for all periods."""
 
     def __init__(
         self,
@@ -96,24 +130,7 @@ class CosineAnnealingRestartLR(ClosedFormLR):
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        if len(periods) != len(restart_weights):
-            raise ValueError(f"scheduler: {len(periods)} periods but {len(restart_weights)} restart_weights")
-        self.periods = list(periods)
-        self.restart_weights = list(restart_weights)
-        self.eta_min = eta_min
-        self.ends = list(accumulate(periods))
-        super().__init__(optimizer, last_epoch)
-
-    def get_lr(self) -> list[float]:
-        # The last iteration of a period, at eta_min, still belongs to it, as in BasicSR.
-        index = min(bisect_left(self.ends, self.last_epoch), len(self.periods) - 1)
-        start = self.ends[index] - self.periods[index]
-        progress = min((self.last_epoch - start) / self.periods[index], 1.0)
-        weight = self.restart_weights[index]
-        return [
-            self.eta_min + weight * 0.5 * (lr - self.eta_min) * (1 + math.cos(math.pi * progress))
-            for lr in self.base_lrs
-        ]
+        super().__init__(optimizer, periods, restart_weights, [eta_min] * len(periods), last_epoch)
 
 
 class CosineAnnealingLR(CosineAnnealingRestartLR):

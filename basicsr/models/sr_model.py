@@ -314,7 +314,7 @@ class SRModel(BaseModel):
             idle=self.distillation.idle_parameters,
             scaled=self.runtime.precision == "fp16",
             max_bad_steps=train.max_bad_steps,
-            clip=train.clip_grad_norm or (0.01 if train.use_grad_clip else None),
+            clip=train.clip_grad_norm,
             timer=self.timer,
         )
 

@@ -21,7 +21,9 @@ from torch.utils.data import DataLoader
 
 import basicsr
 from basicsr.data.pair_advice import look_unlike
+from basicsr.data.patch_schedule import Stage
 from basicsr.data.stream import TrainingStream
+from basicsr.engine.batch import Batch
 from basicsr.engine.rng import preserved_rng
 from basicsr.metrics import calculate_metric
 from basicsr.utils.fastest import nothing_measured
@@ -43,8 +45,11 @@ _EVALUATION = ("feed_data", "test", "get_current_visuals", "dist_validation", "n
 def try_step(model: Any, streams: Sequence[TrainingStream], first_iteration: int = 1) -> None:
     """Read the first samples of each stream and compute the losses and gradients of a training step on them.
 
-    A loss or term that is not active at first is tried at its first iteration. Of a recipe with an iteration of its own
-    the samples alone are read.
+    A loss or term that is not active at first is tried at its first iteration. Where sizes of patches and batches
+    change (:mod:`basicsr.data.patch_schedule`), the first ones, the largest patch and the batch of most pixels are
+    tried, too, on a GPU in full, so that it is seen now whether they fit in its memory.
+
+    Of a recipe with an iteration of its own the samples alone are read.
 
     Args:
         model: The recipe.
@@ -54,9 +59,12 @@ def try_step(model: Any, streams: Sequence[TrainingStream], first_iteration: int
     batches = []
     for stream in streams:
         with labelled(f"datasets.{stream.section}"):
-            batches.append(stream.first_samples(min(_SAMPLES, _part_size(model, stream))))
+            batches.append(stream.first_samples(min(_SAMPLES, _part_size(model, stream, first_iteration))))
         _compare_first(f"datasets.{stream.section}", batches[-1])
-    if not _is_ours(model, _STEP) or model.step_g is None:
+    is_ours = _is_ours(model, _STEP) and model.step_g is not None
+    if any(stream.schedule.is_progressive for stream in streams):
+        _try_sizes(model, streams, first_iteration, computes=is_ours)
+    if not is_ours:
         return
     starts = {1, *model.supervised.starts, *(term.schedule.start for term in model.distillation.terms.values())}
     iterations = sorted({max(start, first_iteration) for start in starts})
@@ -64,7 +72,7 @@ def try_step(model: Any, streams: Sequence[TrainingStream], first_iteration: int
         try:
             _compute_gradients(model, iteration, _joined(streams, map(_corner, batches)))
         except Exception:
-            whole = [stream.first_samples(_part_size(model, stream)) for stream in streams]
+            whole = [stream.first_samples(_part_size(model, stream, iteration), iteration) for stream in streams]
             with _noting(f"This happened while iteration {iteration} was tried before the start of the run."):
                 _compute_gradients(model, iteration, _joined(streams, whole))
 
@@ -106,9 +114,41 @@ def try_evaluation(model: Any, loader: DataLoader, section: str) -> None:
                 _try_metric(options, sample.get("gt", sample["lq"]), gt is not None)
 
 
-def _part_size(model: Any, stream: TrainingStream) -> int:
+def _try_sizes(model: Any, streams: Sequence[TrainingStream], first_iteration: int, computes: bool) -> None:
+    """Read, and where the recipe is known compute, the most demanding batches of a schedule.
+
+    Raises:
+        ValueError: If an image is too small for its patch, a data set does not know of the schedule, or the memory of
+            the GPU does not suffice.
+    """
+    last = model.opt["train"]["total_iter"]
+    is_whole = computes and model.device.type == "cuda"
+    for iteration in sorted({i for stream in streams for i in stream.schedule.demanding(first_iteration, last)}):
+        batches = []
+        for stream in streams:
+            count = _part_size(model, stream, iteration)
+            with labelled(f"datasets.{stream.section}"):
+                batches.append(stream.first_samples(count if is_whole else min(_SAMPLES, count), iteration))
+        if computes:
+            if len(streams) > 1:
+                Batch.of(_joined(streams, batches), torch.device("cpu"))  # corners may hide that the sizes differ
+            try:
+                _compute_gradients(model, iteration, _joined(streams, batches if is_whole else map(_corner, batches)))
+            except torch.cuda.OutOfMemoryError as error:
+                sizes = [f"datasets.{s.section}: {_shown(s.schedule.at(iteration))}" for s in streams]
+                raise ValueError(
+                    f"the batch of iteration {iteration} ({', '.join(sizes)}) does not fit in the memory of the GPU; "
+                    f"use smaller gt_sizes or mini_batch_sizes, or train.accumulate ({str(error).splitlines()[0]})"
+                ) from error
+
+
+def _shown(stage: Stage) -> str:
+    return f"{stage.batch_size} samples" + (f" of {stage.gt_size}×{stage.gt_size} GT pixels" if stage.gt_size else "")
+
+
+def _part_size(model: Any, stream: TrainingStream, iteration: int) -> int:
     """Samples of a stream in each part of the batch."""
-    return max(stream.loader.batch_size // TrainOptions.of(model.opt["train"]).accumulate, 1)
+    return max(stream.schedule.at(iteration).batch_size // TrainOptions.of(model.opt["train"]).accumulate, 1)
 
 
 def _joined(streams: Sequence[TrainingStream], batches: Any) -> Any:

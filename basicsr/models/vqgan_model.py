@@ -51,12 +51,13 @@ class VQGANModel(SRModel):
                 f"VQGAN, has nothing to restore images with"
             )
         (training_set,) = training_sets(self.opt["datasets"]).values()
-        size = training_set.get("gt_size")
-        if size is not None and size % net.stride:
-            raise ValueError(
-                f"datasets.train.gt_size: {size} is not a multiple of {net.stride}, the stride of network_g; "
-                f"{max(size // net.stride, 1) * net.stride} is"
-            )
+        sizes = {"gt_size": [training_set.get("gt_size")], "gt_sizes": training_set.get("gt_sizes") or []}
+        for key, size in [(key, size) for key, values in sizes.items() for size in values]:
+            if size is not None and size % net.stride:
+                raise ValueError(
+                    f"datasets.train.{key}: {size} is not a multiple of {net.stride}, the stride of network_g; "
+                    f"{max(size // net.stride, 1) * net.stride} is"
+                )
         self.code_counts = torch.zeros(len(net.codebook), dtype=torch.int64, device=self.device)
         self._batch_counts = torch.zeros_like(self.code_counts)
         super().init_training_settings()

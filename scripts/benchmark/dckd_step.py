@@ -29,7 +29,7 @@ from _reference import load_reference
 
 from basicsr.archs import vqgan_blocks
 from basicsr.distill.augmentation import InvertibleAugmentation
-from basicsr.distill.dcr import EPSILON
+from basicsr.distill.contrast import EPSILON
 from basicsr.engine.run.host_memory import disable_malloc_trim
 from basicsr.models import build_model
 from basicsr.utils.logger import get_root_logger

@@ -11,23 +11,17 @@ been run is not repeated. The results are printed and written to ``experiments/d
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np
+from _miniature import ROOT, report, require_data, train, train_all
 
 from basicsr.data.memmap.writer import create_memmap
 from basicsr.data.preparation import make_lr
-from basicsr.utils.options.yaml_text import dump_yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+NAME = "dckd_miniature"
 WORK = ROOT / "datasets/dckd_miniature"
 VGG = "weights/vgg19_caffe_normalised_fp16.pth"
 NEEDED = (
@@ -82,26 +76,17 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=[*ARMS, *MORE_ARMS])
     parser.add_argument("--encoder-only", action="store_true")
     args = parser.parse_args()
-    missing = [name for name in NEEDED if not (args.data / name).exists()]
-    if missing:
-        sys.exit(f"Skipped: {args.data} has no {', '.join(missing)}.")
+    require_data(args.data, NEEDED)
     prepare(args.data)
     train(ENCODER, encoder_options(args.encoder_iterations), threads=args.jobs)
     if args.encoder_only:
         return
     seeds = range(1, args.seeds + 1)
-    runs = {
-        run_name(arm, seed): student_options(args.data, args.iterations, {**ARMS, **MORE_ARMS}[arm], seed)
-        for seed in seeds
-        for arm in args.arms
-    }
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(train, runs, runs.values()))
-    report(args.arms, seeds)
-
-
-def run_name(arm: str, seed: int) -> str:
-    return f"dckd_miniature_{arm.replace(' ', '_').replace('×', 'times').replace('÷', 'by')}_s{seed}"
+    terms = {**ARMS, **MORE_ARMS}
+    train_all(
+        NAME, args.arms, seeds, args.jobs, lambda arm, s: student_options(args.data, args.iterations, terms[arm], s)
+    )
+    report(NAME, args.arms, seeds, "PSNR-Y", baseline="logits")
 
 
 def prepare(data: Path) -> None:
@@ -209,62 +194,6 @@ def student_options(data: Path, iterations: int, terms: dict, seed: int) -> dict
         options["network_vqgan"] = {"type": "VQGAN", **ENCODER_NET}
         options["path"]["pretrain_network_vqgan"] = str(ROOT / f"experiments/{ENCODER}/models/net_g_latest.pth")
     return options
-
-
-def train(name: str, options: dict, threads: int = 1) -> None:
-    """Run one training, or go on with it; not again when it has ended.
-
-    Raises:
-        SystemExit: If it fails, or there is a run of that name with other options.
-    """
-    folder = ROOT / "experiments" / name
-    result = folder / "validation.json"
-    path = WORK / "options" / f"{name}.yml"
-    text = dump_yaml({"name": name, **options})
-    if folder.exists() and (not path.exists() or path.read_text(encoding="utf-8") != text):
-        sys.exit(f"{folder} is of a run with other options; remove it, and what was made with it, to run this one")
-    if result.exists():
-        found, tests = json.loads(result.read_text()), [key for key in options["datasets"] if key.startswith("val")]
-        if found["iteration"] == options["train"]["total_iter"] and len(found["datasets"]) == len(tests):
-            return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    print(f"{name} …", flush=True)
-    command = [sys.executable, str(ROOT / "basicsr/train.py"), "-opt", str(path), "--auto_resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    with (WORK / f"{name}.out").open("w") as output:
-        done = subprocess.run(command, stdout=output, stderr=output, env=environment)
-    if done.returncode:
-        sys.exit(f"{name} ended with exit code {done.returncode}; see {output.name}")
-
-
-def report(arms: list[str], seeds: range) -> None:
-    """Mean and standard deviation over the seeds, and each arm's gain over the student with logits, seed by seed."""
-    figures: dict[str, dict[str, list[float]]] = {}
-    for arm in arms:
-        files = [ROOT / "experiments" / run_name(arm, seed) / "validation.json" for seed in seeds]
-        runs = [json.loads(file.read_text())["datasets"] for file in files]
-        figures[arm] = {
-            f"{dataset} {metric}": [run[dataset]["mean"][metric] for run in runs]
-            for dataset in runs[0]
-            for metric in runs[0][dataset]["mean"]
-        }
-    file = ROOT / "experiments/dckd_miniature.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(known | figures, indent=2) + "\n")
-    names = [name for name in next(iter(figures.values())) if name.endswith("psnr")]
-    print(f"\nPSNR-Y in dB, mean ± standard deviation of {len(seeds)} seeds\n")
-    print(f"| | {' | '.join(names)} | mean gain over logits, seed by seed |\n|---|{'---:|' * (len(names) + 1)}")
-    for arm, values in figures.items():
-        cells = [f"{statistics.mean(values[n]):.3f} ± {_spread(values[n]):.3f}" for n in names]
-        if "logits" in figures:
-            gain = np.mean([np.subtract(values[n], figures["logits"][n]) for n in names], axis=0)
-            cells.append(", ".join(f"{g:+.3f}" for g in gain))
-        print(f"| {arm} | {' | '.join(cells)} |")
-
-
-def _spread(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 if __name__ == "__main__":

@@ -95,7 +95,20 @@ def test_prenet_equals_its_equations(stages):
         assert (expected - prenet_by_hand(network.double().state_dict(), x, stages + 1)).abs().max() > 1e-3
 
 
-def test_a_tap_inside_the_recurrence_is_refused_and_one_of_a_single_stage_is_not():
+def test_a_tap_inside_the_recurrence_names_the_stage():
+    """A stage's estimate is the output of ``conv``, added to the rainy image; the stage before has the one before."""
+    network, rainy = draw_weights(PReNet(3)), image((2, 3, 9, 11))
+    taps = FeatureTaps(network, "network_t")
+    for tap in ("conv@1", "conv@last", "conv@mean"):
+        taps.add(tap)
+    with torch.no_grad(), taps.recording() as features:
+        network(rainy)
+        first, second, third = (prenet_by_hand(network.state_dict(), rainy, stages) - rainy for stages in (1, 2, 3))
+    expected = {"conv@1": second, "conv@last": third, "conv@mean": (first + second + third) / 3}
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-9)
+
+
+def test_a_plain_tap_inside_the_recurrence_is_refused_and_one_of_a_single_stage_is_not():
     """A module that runs once for each stage has no single output."""
     network = PReNet(2)
     taps = FeatureTaps(network, "network_t")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr.distill.dcr import contrast
+from basicsr.distill.contrast import contrast
 from basicsr.distill.encoders import Encoding
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -31,6 +31,11 @@ def make(**options):
 
 def encoding(*levels):
     return Encoding({f"level{i}": level for i, level in enumerate(levels, 1)})
+
+
+def one_by_one(negatives, count):
+    """Of each level of an encoding of N negatives of ``count`` images, the negatives."""
+    return [level.split(count) for level in negatives.levels]
 
 
 @pytest.mark.parametrize("input_range", ["[0,1]", "[-1,1]"])
@@ -63,12 +68,14 @@ def test_contrast_by_hand(distance):
     positive = encoding(torch.tensor([1.0, 2.0], dtype=torch.float64).view(1, 1, 1, 2))
     negatives = encoding(torch.tensor([4.0, -4.0, 3.0, 3.0], dtype=torch.float64).view(2, 1, 1, 2))
     expected = {"L1": 0.5 * 1.5 / (4 + 3 + 1e-7), "L2": 0.5 * 2.5 / (16 + 9 + 1e-7)}[distance]
-    assert contrast(anchor, positive, negatives, [0.5], distance).item() == pytest.approx(expected, rel=1e-12)
+    assert contrast(anchor, positive, one_by_one(negatives, 1), [0.5], distance).item() == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_contrast_is_finite_where_everything_is_equal():
     same = encoding(torch.ones(1, 2, 3, 3, requires_grad=True))
-    value = contrast(same, same, encoding(torch.ones(2, 2, 3, 3)), [1.0], "L1")
+    value = contrast(same, same, one_by_one(encoding(torch.ones(2, 2, 3, 3)), 1), [1.0], "L1")
     value.backward()
     assert value.item() == 0
     assert same.levels[0].grad.isfinite().all()
@@ -82,8 +89,9 @@ def test_gradient_reaches_the_student_alone(batch):
     for module in (network(distillation, "vqgan"), network(distillation, "t"), term.history):
         assert all(p.grad is None for p in module.parameters())
     anchor = torch.rand(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    fixed = [encoding(torch.rand(n, 2, 3, 3, dtype=torch.float64)) for n in (1, 2)]
-    assert torch.autograd.gradcheck(lambda a: contrast(encoding(a), *fixed, [0.7], "L1"), [anchor])
+    positive, negatives = (encoding(torch.rand(n, 2, 3, 3, dtype=torch.float64)) for n in (1, 2))
+    others = one_by_one(negatives, 1)
+    assert torch.autograd.gradcheck(lambda a: contrast(encoding(a), positive, others, [0.7], "L1"), [anchor])
 
 
 @pytest.mark.parametrize(

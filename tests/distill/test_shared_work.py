@@ -105,6 +105,8 @@ BUILT_IN = sorted(name for name, term in KD_REGISTRY if term.__module__.startswi
 def own_options(name):
     """Options with which a term can be built."""
     parameters = inspect.signature(KD_REGISTRY.get(name)).parameters
+    if "layers" in parameters:
+        return {"encoder": "vqgan", "layers": [f"level{i}" for i in range(1, 6)]}
     return {"pairs": [["up", "up"]]} if "pairs" in parameters else {}
 
 

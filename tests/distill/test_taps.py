@@ -365,3 +365,116 @@ def test_cut_gives_each_image_its_windows():
 def test_cut_refuses_rows_that_are_no_multiple(feature):
     with pytest.raises(ValueError, match=r"'attn' gives .* for 2 images; its first dimension must be a multiple"):
         slice_images(feature, 0, 1, 2, "attn")
+
+
+# Modules that run several times in a forward pass.
+
+
+class Recurrent(nn.Module):
+    """``cell`` runs three times, each time on twice its output."""
+
+    def __init__(self, overwrites: bool = False):
+        super().__init__()
+        self.cell = nn.Linear(2, 2)
+        self.overwrites = overwrites
+
+    def forward(self, x):
+        for _ in range(3):
+            x = self.cell(x)
+            x = x.mul_(2) if self.overwrites else x * 2
+        return x
+
+
+def runs_of(net, x):
+    """The outputs of the cell, written out."""
+    outputs = []
+    for _ in range(3):
+        outputs.append(x @ net.cell.weight.T + net.cell.bias)
+        x = outputs[-1] * 2
+    return outputs
+
+
+@pytest.mark.parametrize("overwrites", [False, True])
+def test_a_run_of_several_is_named(overwrites):
+    torch.manual_seed(0)
+    net, x = Recurrent(overwrites), torch.rand(4, 2)
+    taps = FeatureTaps(net, "network_g")
+    names = ["cell@0", "cell@1", "cell@last", "cell@mean"]
+    assert [taps.add(name) for name in names] == [[name] for name in names]
+    with taps.recording(watch=True):
+        net(x)
+    with taps.recording() as features:
+        net(x)
+    first, second, third = runs_of(net, x)
+    expected = [first, second, third, (first + second + third) / 3]
+    torch.testing.assert_close(features, dict(zip(names, expected)))
+    gradients = torch.autograd.grad(features["cell@mean"].square().sum(), net.cell.weight)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected[-1].square().sum(), net.cell.weight))
+
+
+def test_a_module_that_runs_once_has_one_run(net):
+    taps = FeatureTaps(net, "network_g")
+    for name in ("body.0@last", "body.0@mean", "body.0@0", "body.0", "pair#1@last"):
+        taps.add(name)
+    _, features, output = run(taps, net)
+    for name in ("body.0@last", "body.0@mean", "body.0@0"):
+        assert torch.equal(features[name], features["body.0"])
+    assert torch.equal(features["pair#1@last"] * 3, output)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (
+            "cell",
+            r"network_g: 'cell' runs more than once .* tap 'cell@last', 'cell@0' \(the first run\) or 'cell@mean'",
+        ),
+        ("cell@3", r"'cell@3' names run 3, but 'cell' ran 3 times in a forward pass; they are numbered from 0"),
+        ("cell@first", r"'cell@first': after @ comes last, mean, or the number of the run, from 0, .* not 'first'"),
+        ("cell@", r"after @ comes last"),
+        ("sell@last", r"no module of network_g matches 'sell'; near misses: cell"),
+    ],
+)
+def test_runs_that_are_not(pattern, message):
+    net = Recurrent()
+    taps = FeatureTaps(net, "network_g")
+    with pytest.raises(ValueError, match=message):
+        taps.add(pattern)
+        with taps.recording():
+            net(torch.rand(1, 2))
+
+
+def test_a_mean_needs_equal_shapes():
+    net = nn.Sequential(nn.Identity(), nn.Flatten())
+    net.append(net[0])
+    taps = FeatureTaps(net, "network_g")
+    taps.add("0@mean")
+    message = r"'0@mean' is a mean of outputs of different shapes, .* such as '0@last'"
+    with pytest.raises(ValueError, match=message), taps.recording():
+        net(torch.rand(1, 2, 3))
+
+
+def test_one_run_of_several_cannot_be_replaced():
+    net = Recurrent()
+    taps = FeatureTaps(net, "network_t")
+    taps.add("cell@last")
+    replace, message = {"cell@last": torch.zeros(1, 2)}, "'cell@last' is one run of several, and cannot be replaced"
+    with pytest.raises(ValueError, match=message), taps.recording(replace=replace):
+        net(torch.rand(1, 2))
+
+
+def test_runs_in_a_compiled_network():
+    torch.manual_seed(0)
+    net, x = Recurrent(), torch.rand(4, 2)
+    taps = FeatureTaps(net, "network_g")
+    for name in ("cell@1", "cell@last", "cell@mean"):
+        taps.add(name)
+    torch._dynamo.reset()
+    net.compile(fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        net(x)
+        with taps.recording() as features:
+            net(x)
+        _, second, third = outputs = runs_of(net, x)
+        expected = {"cell@1": second, "cell@last": third, "cell@mean": sum(outputs) / 3}
+        torch.testing.assert_close(features, expected)

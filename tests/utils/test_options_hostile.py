@@ -80,7 +80,7 @@ MAY_BE_NONE = (
         "pixel_opt",
         "window_size",
     ),
-    *("gt_size", "batch_size_per_gpu", "num_worker_per_gpu", "upsampler", "scale", "val_freq", "imports"),
+    *("gt_size", "batch_size_per_gpu", "num_worker_per_gpu", "upsampler", "scale", "val_freq", "imports", "noise_seed"),
 )
 REQUIRED = {
     *[("name",), ("model_type",), ("datasets",), ("network_g",), ("train",), ("logger",), ("network_g", "type")],
@@ -151,7 +151,7 @@ def wrong_values(key, value):
     elif isinstance(value, str):
         if value != "auto":
             yield Mutation("number instead of string", key, 3)
-        if last != "imports":
+        if last not in ("imports", "dataroot_gt", "dataroot_lq"):  # which may be lists
             yield Mutation("list instead of string", key, [value])
         if last in ("type", "model_type", "reduction", "resi_connection"):
             yield Mutation("unknown name", key, misspelt(value))
@@ -211,7 +211,7 @@ SPECIFIC = [
              {"type": "FitNets", "pairs": [{"student": "a", "teacher": "b", "network": "x"}]}, names=["f.pairs.0"]),
     Mutation("beta above one", ("train", "optim_g", "betas"), [0.9, 1.5], names=["train.optim_g", "beta"]),
     Mutation("unknown optimiser", ("train", "optim_g", "type"), "Adm"),
-    Mutation("no period", ("train", "scheduler", "T_max"), 0, names=["train.scheduler", "division by zero"]),
+    Mutation("no period", ("train", "scheduler", "T_max"), 0, names=["train.scheduler", "periods must be positive"]),
     Mutation("restarts do not fit", ("train", "scheduler"), names=["train.scheduler"],
              value={"type": "CosineAnnealingRestartLR", "periods": [5, 5], "restart_weights": [1]}),
     Mutation("decay of one", ("train", "ema_decay"), 1.0),

@@ -116,7 +116,7 @@ def restore_streams(state: dict[str, Any], streams: Sequence[TrainingStream], wo
     for stream in streams:
         name = stream.name if several and sampler else None
         epoch = state["epoch"] if name is None else sampler["streams"][name]["epoch"]
-        stream.start_at(epoch, resume_position(state, world, stream.sampler.num_samples, name))
+        stream.start_at(epoch, resume_position(state, world, stream.sampler.num_samples, name), state["iter"])
 
 
 def resume_position(state: dict[str, Any], world: int, epoch_length: int, stream: str | None = None) -> int:

@@ -30,6 +30,7 @@ from .files import import_modules, load_options
 from .forks import translate_forks
 from .legacy import modernise
 from .lookup import has_training_set, section_of
+from .published import translate_clipping, translate_published_names
 from .registered import find_registered
 from .translation import Translation
 
@@ -67,7 +68,7 @@ def read_options(
 
 
 def translate_dialects(opt: dict[str, Any], marks: Marks) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Translate private forks' keys and the recipe's dialect.
+    """Translate the names of published recipes, private forks' keys and the recipe's dialect.
 
     Where the dialect's own keys are wrong, or cannot be translated, they stay as they are.
 
@@ -79,13 +80,14 @@ def translate_dialects(opt: dict[str, Any], marks: Marks) -> tuple[dict[str, Any
         The options in our form; notices; and what was found to be wrong with what was translated. (The check of
         options knows the keys of dialects, and says what is wrong with those that were not.)
     """
+    translation = Translation(opt, marks)
+    notices, problems = translate_published_names(translation), translation.problems
+    opt = translation.opt
     try:
         recipe = find_registered("model", opt.get("model_type", ""))
     except (KeyError, TypeError):
-        return opt, [], []  # the check says what is wrong with `model_type`
-    translation = Translation(opt, marks)
-    notices, problems = translate_forks(translation, recipe), translation.problems
-    opt = translation.opt
+        return opt, notices, problems  # the check says what is wrong with `model_type`
+    notices += translate_forks(translation, recipe) + translate_clipping(translation, recipe)
     dialect = getattr(recipe, "DialectOptions", None)
     train = section_of(opt, "train")
     own = {key: value for key, value in train.items() if dialect is not None and key in dialect.model_fields}

@@ -17,10 +17,12 @@ from .datasets import DatasetOptions, IOBackendOptions
 from .degradations import DegradationOptions
 from .networks import NetworkOptions, PathOptions, RuntimeOptions
 from .numbers import FromZero, Iterations, NonNegative, Positive
+from .progressive import ProgressiveOptions
 from .run import DistOptions, LoggerOptions, Options, WandbOptions
 from .training import (
     KDTermOptions,
     LossOptions,
+    MixingOptions,
     OptimizerOptions,
     Schedule,
     SchedulerOptions,
@@ -40,12 +42,14 @@ __all__ = [
     "LoggerOptions",
     "LossOptions",
     "MetricOptions",
+    "MixingOptions",
     "NetworkOptions",
     "NonNegative",
     "OptimizerOptions",
     "Options",
     "PathOptions",
     "Positive",
+    "ProgressiveOptions",
     "Registered",
     "RuntimeOptions",
     "Schedule",

@@ -17,6 +17,7 @@ from ..words import shown
 from .datasets import DatasetOptions, dataset_rules
 from .networks import NetworkOptions, PathOptions, RuntimeOptions, network_rules
 from .numbers import Iterations
+from .progressive import progressive_rules
 from .training import TrainOptions, training_rules
 from .validation import ValOptions
 
@@ -125,6 +126,7 @@ class Options(Section):
         yield from name_rules(values)
         if setting.is_train:
             yield from training_rules(values, setting)
+            yield from progressive_rules(values)
 
 
 def name_rules(opt: Mapping[Any, Any]) -> Iterator[Finding]:

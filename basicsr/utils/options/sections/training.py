@@ -93,6 +93,31 @@ class SchedulerOptions(Registered):
                 yield Finding((key,), f"must not be negative, but is {shown(value)}")
 
 
+class MixingOptions(Section):
+    """Mixing the samples of a training batch with each other. In each iteration one of those that are on is chosen."""
+
+    mixup: bool = False
+    """Mixup: each sample becomes λ of itself and 1 − λ of another."""
+    mixup_beta: Annotated[float, Field(gt=0)] = 1.2
+    """λ of Mixup is drawn from Beta(`mixup_beta`, `mixup_beta`)."""
+    cutmix: bool = False
+    """CutMix (Yun et al., ICCV 2019), of LQ and GT alike (ours): a box of each sample comes from another."""
+    cutmix_alpha: Annotated[float, Field(gt=0)] = 1.0
+    """1 − λ is the box's share of the image; λ is drawn from Beta(`cutmix_alpha`, `cutmix_alpha`)."""
+    use_identity: bool = False
+    """Leave the batch as it is, as often as each of the others is chosen."""
+
+    @classmethod
+    def rules(cls, values: Mapping[Any, Any], setting: Setting) -> Iterable[Finding]:
+        if values.get("use_identity") is True and not any(values.get(key) is True for key in ("mixup", "cutmix")):
+            yield Finding(("use_identity",), "has no effect without mixup or cutmix", is_notice=True)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anything to mix by."""
+        return self.mixup or self.cutmix
+
+
 class TrainOptions(Section):
     """Training settings that every recipe understands; a recipe's own are declared in a nested subclass."""
 
@@ -120,8 +145,8 @@ class TrainOptions(Section):
     """The training stops when so many steps in a row were skipped because gradients were not finite."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient; not clipped when absent."""
-    use_grad_clip: bool | None = None
-    """NAFNet's and Restormer's spelling: true clips at norm 0.01."""
+    mixing_augs: MixingOptions | None = None
+    """Mixing the samples of a batch with each other (Mixup, CutMix)."""
 
     @classmethod
     def form_for(cls, values: Mapping[Any, Any], setting: Setting | None) -> type[Self]:
@@ -168,7 +193,8 @@ def _is_our_recipe(opt: Mapping[Any, Any]) -> bool:
 def _accumulation(opt: Mapping[Any, Any]) -> Iterator[Finding]:
     parts = section_of(opt, "train").get("accumulate", 1)
     for name, dataset in training_sets(section_of(opt, "datasets")).items():
-        size = dataset.get("batch_size_per_gpu") if isinstance(dataset, dict) else None
+        is_plain = isinstance(dataset, dict) and dataset.get("mini_batch_sizes") is None  # else progressive_rules
+        size = dataset.get("batch_size_per_gpu") if is_plain else None
         if isinstance(size, int) and isinstance(parts, int) and parts > 0 and size % parts:
             text = f"a batch of {size} (datasets.{name}.batch_size_per_gpu) cannot be divided into {parts} equal parts"
             yield Finding(("train", "accumulate"), text)

@@ -32,7 +32,15 @@ class MetricOptions(Registered):
 class ValOptions(Section):
     """Validation and test settings."""
 
-    unread: ClassVar[tuple[str, ...]] = ("center_frame_only", "flip_seq", "use_chop")
+    unread: ClassVar[tuple[str, ...]] = (
+        "center_frame_only",
+        "flip_seq",
+        "grids",
+        "max_minibatch",
+        "rgb2bgr",
+        "use_chop",
+        "use_image",
+    )
     val_freq: Iterations | None = None
     """Iterations between validations."""
     save_img: bool = False
