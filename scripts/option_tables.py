@@ -7,6 +7,7 @@ writes them anew between ``<!-- table: Name -->`` and ``<!-- end -->``. A test c
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -16,17 +17,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, w
 
 from pydantic.fields import FieldInfo
 
+from basicsr.data.degraded_image_dataset import DegradedImageDataset
+from basicsr.data.mixed_dataset import MixedDataset
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.models.sr_model import SRModel
 from basicsr.utils.options import sections
+from basicsr.utils.options.registered import all_registered
 from basicsr.utils.options.section import Section, declared, families_of
+from basicsr.utils.options.signatures import parameters_of
 from basicsr.utils.options.words import describe, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
 TABLES = {model.__name__: model for model in vars(sections).values() if isinstance(model, type)}
-TABLES |= {"PairedImageDataset": PairedImageDataset.Options, "TrainOptions": SRModel.TrainOptions}
+DATASETS = (PairedImageDataset, DegradedImageDataset, MixedDataset)
+TABLES |= {dataset.__name__: dataset.Options for dataset in DATASETS} | {"TrainOptions": SRModel.TrainOptions}
 INHERITED = {
-    "PairedImageDataset": sections.ProgressiveOptions,
+    **{dataset.__name__: sections.ProgressiveOptions for dataset in DATASETS},
     "ProgressiveOptions": sections.DatasetOptions,
     "KDTermOptions": sections.Registered,
     "SupervisedLossOptions": sections.LossOptions,
@@ -34,7 +40,9 @@ INHERITED = {
 
 
 def table(name: str) -> str:
-    """The table of a declaration's keys, without those of the declaration that it adds to."""
+    """The table of a declaration's keys, without those of the declaration that it adds to; or of all degradations."""
+    if name == "Degradations":
+        return _degradations()
     model: type[Section] = TABLES[name]
     inherited = INHERITED[name].model_fields if name in INHERITED else {}
     rows = ["| key | value | default | |", "|---|---|---|---|"]
@@ -45,6 +53,17 @@ def table(name: str) -> str:
     if name not in INHERITED:
         for pattern, annotation in families_of(model).items():
             rows.append(_row(pattern.replace(r"\w+", "<x>"), annotation, None, _description(annotation)))
+    return "\n".join(rows)
+
+
+def _degradations() -> str:
+    """The parameters of all degradations, described as in their docstrings."""
+    rows = ["| type | key | value | default | |", "|---|---|---|---|---|"]
+    for name, target in sorted(all_registered("degradation").items()):
+        for key, (annotation, default) in parameters_of(target, sections.DegradationOptions.given)[0].items():
+            text = re.search(rf"\n\s+{key}: (.*?)(?=\n\s+\w+: |\n\n|\Z)", inspect.getdoc(target) or "", re.DOTALL)
+            default = list(default) if isinstance(default, tuple) else default
+            rows.append(f"| `{name}` {_row(key, annotation, default, text[1] if text else '').replace('``', '`')}")
     return "\n".join(rows)
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 from basicsr.utils.options import sections
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from .data_util import paired_paths_from_folder, paired_paths_from_lmdb, paired_paths_from_meta_info_file
+from .image_folders import Folders, image_pairs
 from .pair_advice import advice_on_sizes
 from .patch_schedule import gt_size_of
 from .storage import ImageStorage
@@ -25,9 +25,9 @@ class PairedImageDataset(Dataset):
     """LQ and GT images for restoration: aligned, GT ``scale`` times larger.
 
     The pairs come from the two databases with ``io_backend: {type: lmdb}``, else from ``meta_info_file`` where it is
-    given, else from the two folders (of files, or of decoded images with ``io_backend: {type: memmap}``). A training
-    sample is a random crop, randomly flipped and rotated; an evaluation sample is the whole image, GT cut at the bottom
-    and right to ``scale`` times LQ.
+    given, else from the two folders (of files, or of decoded images with ``io_backend: {type: memmap}``); lists of
+    folders or databases are matched one by one. A training sample is a random crop, randomly flipped and rotated; an
+    evaluation sample is the whole image, GT cut at the bottom and right to ``scale`` times LQ.
 
     Args:
         opt: The dataset's section; see :class:`Options`. ``phase`` must be given.
@@ -49,10 +49,10 @@ class PairedImageDataset(Dataset):
             *sections.ProgressiveOptions.required_for_training,
             "gt_size",
         )
-        dataroot_gt: str
-        """Folder, LMDB or decoded storage of the GT images."""
-        dataroot_lq: str
-        """Folder, LMDB or decoded storage of the LQ images."""
+        dataroot_gt: Folders
+        """Folder, LMDB or decoded storage of the GT images, or a list of them."""
+        dataroot_lq: Folders
+        """Folder, LMDB or decoded storage of the LQ images, or a list as long as that of GT, matched one by one."""
         meta_info_file: str | None = None
         """Lists the GT images to use, but not with LMDB; all of the folder when absent."""
         filename_tmpl: str = "{}"
@@ -64,6 +64,8 @@ class PairedImageDataset(Dataset):
         """Flip training crops horizontally at random."""
         use_rot: bool = False
         """Flip training crops vertically and transpose them at random."""
+        geometric_augs: bool = False
+        """Restormer's key for both: one of the eight flips and rotations, all equally likely."""
         color: Literal["y", "n"] | None = None
         """`y`: luma (BT.601, 16-235) as the only channel; RGB for `n` or when absent."""
 
@@ -83,22 +85,13 @@ class PairedImageDataset(Dataset):
         self.file_client = None
         self.mean, self.std = self._options.mean, self._options.std
         self.filename_tmpl = self._options.filename_tmpl
-        self.paths = _find_pairs(self._options, list(folders.values()), list(folders))
+        self.paths = image_pairs(
+            *folders.values(), self.io_backend_opt["type"], self._options.meta_info_file, self.filename_tmpl
+        )
 
         if self._training and self._options.gt_sizes and not self._options.pad_small:
-            self._require_large_images(max(self._options.gt_sizes))
-
-    def _require_large_images(self, gt_size: int) -> None:
-        """Refuse images that are known to be smaller than the largest patch, which may come late in the training."""
-        sizes = {paths["gt_path"]: self._storage.size(paths["gt_path"], "gt") for paths in self.paths}
-        small = {path: size for path, size in sizes.items() if size is not None and min(size) < gt_size}
-        if small:
-            path, (height, width) = next(iter(small.items()))
-            raise ValueError(
-                f"{len(small)} of {len(sizes)} GT images are smaller than the largest patch of gt_sizes, "
-                f"{gt_size}×{gt_size}; the first of them is {path}, {height}×{width} pixels (height×width). Reduce "
-                f"gt_sizes, remove the images, or set pad_small: true"
-            )
+            gt_paths = [paths["gt_path"] for paths in self.paths]
+            self._storage.require_room_for(max(self._options.gt_sizes), gt_paths, "gt", "or set pad_small: true")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -149,11 +142,12 @@ class PairedImageDataset(Dataset):
         lq = self._storage.read(paths["lq_path"], "lq")
         if not self._training:
             return _crop_gt_to_lq(gt, lq, self._scale, paths), lq, paths
-        gt_size = gt_size_of(index, self._options.gt_size)
-        if self._options.pad_small:
+        options = self._options
+        gt_size = gt_size_of(index, options.gt_size)
+        if options.pad_small:
             gt, lq = paired_padding(gt, lq, gt_size, self._scale, paths["gt_path"])
         gt, lq = paired_random_crop(gt, lq, gt_size, self._scale, paths["gt_path"])
-        augmentation = Augmentation.draw(self._options.use_hflip, self._options.use_rot)
+        augmentation = Augmentation.draw(options.use_hflip, options.use_rot, options.geometric_augs)
         # Copy the crop first, then augment it: reading scattered rows in another order takes half as long again.
         return augmentation.apply(np.ascontiguousarray(gt)), augmentation.apply(np.ascontiguousarray(lq)), paths
 
@@ -162,15 +156,6 @@ def _new_batch(size: int, channels: int, side: int) -> torch.Tensor:
     """An empty batch; a worker's is in shared memory, so that it need not be copied there."""
     batch = torch.empty(size, channels, side, side)
     return batch if get_worker_info() is None else batch.share_memory_()
-
-
-def _find_pairs(options: PairedImageDataset.Options, folders: list[str], roles: list[str]) -> list[dict[str, str]]:
-    template = options.filename_tmpl
-    if (options.io_backend or {}).get("type") == "lmdb":
-        return paired_paths_from_lmdb(folders, roles, template)
-    if options.meta_info_file:
-        return paired_paths_from_meta_info_file(folders, roles, options.meta_info_file, template)
-    return paired_paths_from_folder(folders, roles, template)
 
 
 def _crop_gt_to_lq(gt: np.ndarray, lq: np.ndarray, scale: int, paths: dict[str, str]) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from basicsr.utils.options import sections
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from .data_util import paths_from_folder, paths_from_lmdb, paths_from_meta_info_file
+from .image_folders import Folders, image_paths
 from .storage import ImageStorage
 from .to_tensor import ToTensor
 
@@ -19,7 +19,7 @@ class SingleImageDataset(Dataset):
     """Whole LQ images, to run a network on.
 
     They come from the database with ``io_backend: {type: lmdb}``, else from ``meta_info_file`` where it is given, else
-    from the folder (of files, or of decoded images with ``io_backend: {type: memmap}``).
+    from the folder (of files, or of decoded images with ``io_backend: {type: memmap}``), or from several.
 
     Args:
         opt: The dataset's section; see :class:`Options`.
@@ -38,8 +38,8 @@ class SingleImageDataset(Dataset):
 
     class Options(sections.DatasetOptions):
         unread: ClassVar[tuple[str, ...]] = ("filename_tmpl", "lq_size", "use_hflip", "use_rot")
-        dataroot_lq: str
-        """Folder, LMDB or decoded storage of the images."""
+        dataroot_lq: Folders
+        """Folder, LMDB or decoded storage of the images, or a list of them."""
         meta_info_file: str | None = None
         """Lists the images to use, but not with LMDB; all of the folder when absent."""
         color: Literal["y", "n"] | None = None
@@ -54,12 +54,7 @@ class SingleImageDataset(Dataset):
         self.io_backend_opt = self._storage.client_options()
         self.file_client = None
         self.mean, self.std = options.mean, options.std
-        if (options.io_backend or {}).get("type") == "lmdb":
-            self.paths = paths_from_lmdb(folder)
-        elif options.meta_info_file:
-            self.paths = paths_from_meta_info_file(folder, options.meta_info_file)
-        else:
-            self.paths = paths_from_folder(folder)
+        self.paths = image_paths(folder, self.io_backend_opt["type"], options.meta_info_file)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -41,13 +41,18 @@ class ToTensor:
             ValueError: If mean or std do not fit the channels.
         """
         if self._luma:
-            bgr = np.empty(img.shape, np.float32)
-            _write_unit_range(img, bgr)
-            out[0] = bgr2ycbcr(bgr, y_only=True)
+            out[0] = bgr2ycbcr(unit_range(img), y_only=True)
         else:
             _write_unit_range(img.transpose(2, 0, 1)[::-1], out)
         if self._mean is not None or self._std is not None:
             out[...] = normalize(torch.from_numpy(out), self._mean, self._std).numpy()
+
+
+def unit_range(img: np.ndarray) -> np.ndarray:
+    """An image of any depth as a new float32 array, integers divided by the largest of their type."""
+    out = np.empty(img.shape, np.float32)
+    _write_unit_range(img, out)
+    return out
 
 
 def _write_unit_range(img: np.ndarray, out: np.ndarray) -> None:

@@ -137,8 +137,15 @@ class Augmentation(NamedTuple):
     transpose: bool
 
     @classmethod
-    def draw(cls, hflip: bool, rotation: bool) -> Augmentation:
-        """Draw a horizontal flip, a vertical flip and a transposition, each with probability 1/2 if it is enabled."""
+    def draw(cls, hflip: bool, rotation: bool, geometric: bool = False) -> Augmentation:
+        """Draw a horizontal flip, a vertical flip and a transposition, each with probability 1/2 if it is enabled.
+
+        Args:
+            hflip: Whether to flip horizontally.
+            rotation: Whether to flip vertically, and to transpose.
+            geometric: Enables all three, so that the eight combinations are equally likely.
+        """
+        hflip, rotation = hflip or geometric, rotation or geometric
         return cls(
             hflip and random.random() < 0.5, rotation and random.random() < 0.5, rotation and random.random() < 0.5
         )

@@ -155,6 +155,7 @@ def _same_source(known: Any, obj: Any) -> bool:
 
 
 DATASET_REGISTRY = Registry("dataset", "basicsr.data", "_dataset")
+DEGRADATION_REGISTRY = Registry("degradation", "basicsr.data", "_degradations")
 ARCH_REGISTRY = Registry("arch", "basicsr.archs", "_arch")
 MODEL_REGISTRY = Registry("model", "basicsr.models", "_model")
 LOSS_REGISTRY = Registry("loss", "basicsr.losses", "_loss")
@@ -166,6 +167,7 @@ REGISTRIES = {
     for registry in (
         ARCH_REGISTRY,
         DATASET_REGISTRY,
+        DEGRADATION_REGISTRY,
         MODEL_REGISTRY,
         LOSS_REGISTRY,
         METRIC_REGISTRY,

@@ -250,7 +250,10 @@ MISSING = [
     ("datasets.train.type", "datasets.train: the key 'type' is missing"),
     ("datasets.train.gt_size", "datasets.train: a training set must have the key 'gt_size'"),
     ("datasets.train.batch_size_per_gpu", "datasets.train: a training set must have the key 'batch_size_per_gpu'"),
-    ("datasets.val_1.dataroot_gt", "datasets.val_1: the key 'dataroot_gt' is missing (a string)"),
+    (
+        "datasets.val_1.dataroot_gt",
+        "datasets.val_1: the key 'dataroot_gt' is missing (a string or a non-empty list of strings)",
+    ),
     ("network_g", "the section 'network_g' is missing"),
     ("network_g.type", "network_g: the key 'type' is missing (the name of a registered arch)"),
     ("network_g.num_in_ch", "network_g: the key 'num_in_ch' is missing (an integer ≥ 1)"),

@@ -8,6 +8,7 @@ order. The means are exact sums, correctly rounded, so they depend neither on th
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from basicsr.data.image_folders import common_folder, folder_list
 from basicsr.engine.rng import preserved_rng
 from basicsr.engine.run.signals import EvaluationStopped, stop_requested
 from basicsr.metrics import calculate_metric
@@ -133,22 +135,24 @@ def evaluate(
 def image_name(data: Mapping[str, Any], dataset_opt: Mapping[str, Any]) -> str:
     """An image's name: its LQ (or GT) path below the data set's folder, with forward slashes, without the extension.
 
-    A key of an LMDB has no extension, and so is the name as it is.
+    Where the data set has several folders, it is the path below the folder that they have in common, so that images of
+    two folders keep different names. A key of an LMDB has no extension, and stays whole.
 
     Args:
         data: A batch of one: ``lq_path`` or ``gt_path``.
         dataset_opt: The data set's options: its folders are the values of the keys ``dataroot…``.
     """
     path = Path((data.get("lq_path") or data["gt_path"])[0])
-    roots = [value for key, value in dataset_opt.items() if key.startswith("dataroot") and isinstance(value, str)]
-    root = next((root for root in roots if path.is_relative_to(root)), None)
+    in_lmdb = (DatasetOptions.of(dataset_opt).io_backend or {}).get("type") == "lmdb"
+    roots = [
+        value for key, value in dataset_opt.items() if key.startswith("dataroot") and isinstance(value, (str, list))
+    ]
+    root = next((root for root in roots if any(map(path.is_relative_to, folder_list(root)))), None)
     if root is not None:
-        path = path.relative_to(root)
-    elif (DatasetOptions.of(dataset_opt).io_backend or {}).get("type") == "lmdb":
-        return path.as_posix()
-    else:
+        path = Path(os.path.relpath(path, common_folder(root)))
+    elif not in_lmdb:
         path = Path(path.name)
-    return path.with_suffix("").as_posix()
+    return path.as_posix() if in_lmdb else path.with_suffix("").as_posix()
 
 
 def _warn_about_results(dataset: str, rows: list[Row]) -> None:

@@ -195,9 +195,16 @@ def _same(name: str, old: CompleteOptions, new: CompleteOptions) -> bool:
     if name not in old.values or name not in new.values:
         return name in old.defaults | new.defaults
     one, other = old.values[name], new.values[name]
-    if isinstance(one, str) and isinstance(other, str) and ("dataroot" in name or "pretrain_network" in name):
-        return os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
+    if "dataroot" in name or "pretrain_network" in name:
+        one, other = _real_paths(one), _real_paths(other)
     return one == other and (type(one) is bool) == (type(other) is bool)
+
+
+def _real_paths(value: Any) -> Any:
+    """A path, or a list of paths, as it really is."""
+    if isinstance(value, list):
+        return [_real_paths(item) for item in value]
+    return os.path.realpath(os.path.expanduser(value)) if isinstance(value, str) else value
 
 
 def _outermost(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from ..dist_util import get_dist_info, init_dist, master_only
 from ..installation import find_conflict
 from ..misc import set_random_seed
-from .lookup import has_training_set
+from .lookup import datasets_and_sets_of, has_training_set
 from .reading import read_options
 from .record import OptionRecord
 
@@ -144,9 +144,12 @@ def _settle_datasets(opt: dict[str, Any]) -> None:
         dataset["phase"] = section_name.split("_")[0]
         if "scale" in opt:
             dataset["scale"] = opt["scale"]
+    for _, dataset in datasets_and_sets_of(opt):
         for key, value in dataset.items():
             if key.startswith("dataroot") and isinstance(value, str):
                 dataset[key] = osp.expanduser(value)
+            elif key.startswith("dataroot") and isinstance(value, list):
+                dataset[key] = [osp.expanduser(folder) for folder in value]
 
 
 def _settle_paths(opt: dict[str, Any], root_path: str) -> None:

@@ -10,24 +10,26 @@ from typing import Any, Literal
 from .annotations import strings_in
 from .errors import Key
 from .finding import Finding
-from .lookup import datasets_of, section_of
+from .lookup import datasets_and_sets_of, section_of
 from .registered import find_registered, is_ours
 
 
 def files_named(opt: Mapping[Any, Any], is_train: bool) -> Iterator[Finding]:
     """The data folders and weights that options name exist."""
-    for name, dataset in datasets_of(opt):
+    for way, dataset in datasets_and_sets_of(opt):
         lmdb = section_of(dataset, "io_backend").get("type") == "lmdb"
         ours = is_ours("dataset", dataset)
         for key, value in dataset.items():
-            if not isinstance(value, str):
-                continue
             if str(key).startswith("dataroot"):
-                yield from _require(("datasets", name, key), value, "folder" if ours else None)
-                if lmdb and ours and os.path.isdir(os.path.expanduser(value)):
-                    yield from _require_lmdb(("datasets", name, key), value)
-            elif str(key).startswith("meta_info"):
-                yield from _require(("datasets", name, key), value, "file" if ours else None)
+                several = value if isinstance(value, list) else [value]
+                for place, folder in enumerate(several):
+                    if isinstance(folder, str):
+                        full_key = (*way, key, place) if isinstance(value, list) else (*way, key)
+                        yield from _require(full_key, folder, "folder" if ours else None)
+                        if lmdb and ours and os.path.isdir(os.path.expanduser(folder)):
+                            yield from _require_lmdb(full_key, folder)
+            elif str(key).startswith("meta_info") and isinstance(value, str):
+                yield from _require((*way, key), value, "file" if ours else None)
     for key, value in section_of(opt, "path").items():
         if not isinstance(value, str) or "://" in value or value == "random":  # a frozen network's, without a file
             continue

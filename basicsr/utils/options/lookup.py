@@ -19,6 +19,15 @@ def datasets_of(opt: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]
             yield str(name), dataset
 
 
+def datasets_and_sets_of(opt: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Mapping[Any, Any]]]:
+    """The sections of ``datasets``, and those of the ``sets`` of such a section, each with the way to it."""
+    for name, dataset in datasets_of(opt):
+        yield ("datasets", name), dataset
+        for inner, section in section_of(dataset, "sets").items():
+            if isinstance(section, dict):
+                yield ("datasets", name, "sets", inner), section
+
+
 def has_training_set(opt: Mapping[Any, Any]) -> bool:
     """Whether the options are for training."""
     return any(str(name).startswith("train") for name in section_of(opt, "datasets"))

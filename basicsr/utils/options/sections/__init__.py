@@ -14,6 +14,7 @@ written against BasicSR does, further keys are let through with a notice.
 from ..registered_section import Registered
 from ..section import Section
 from .datasets import DatasetOptions, IOBackendOptions
+from .degradations import DegradationOptions
 from .networks import NetworkOptions, PathOptions, RuntimeOptions
 from .numbers import FromZero, Iterations, NonNegative, Positive
 from .progressive import ProgressiveOptions
@@ -32,6 +33,7 @@ from .validation import MetricOptions, ValOptions
 
 __all__ = [
     "DatasetOptions",
+    "DegradationOptions",
     "DistOptions",
     "FromZero",
     "IOBackendOptions",

@@ -12,8 +12,9 @@ from typing_extensions import Self
 
 from basicsr.utils.filename_template import is_filename_template
 
+from ..errors import Key, dotted
 from ..finding import Finding, Setting
-from ..lookup import datasets_of, section_of
+from ..lookup import datasets_and_sets_of, datasets_of, section_of
 from ..registered import all_registered, find_or_none, find_registered, is_ours
 from ..registered_section import Registered
 from ..section import Section, form_of
@@ -75,15 +76,25 @@ class DatasetOptions(Registered):
     """Written in BasicSR's files; a training set is always shuffled."""
 
     @classmethod
-    def form_of_class(cls, name: str, target: Any) -> type[Self]:
+    def form_of_class(
+        cls,
+        name: str,
+        target: Any,
+        further: Mapping[str, Parameter] | None = None,
+        replaced: Mapping[str, Parameter] | None = None,
+    ) -> type[Self]:
         """What a dataset's class declares. One that only inherits a declaration reads what it likes, and most likely
-        what datasets usually read."""
-        declared = getattr(target, "Options", DatasetOptions)
-        if "Options" in vars(target):
-            form = form_of(declared, name=name)
-        else:
-            usual = {key: Parameter(Any, None) for known in cls.declarations() for key in known.model_fields}
-            form = form_of(declared, usual, name=name, is_open=True)
+        what datasets usually read.
+
+        Args:
+            name: The registered name.
+            target: The class.
+            further: Keys beside the declared ones.
+            replaced: What declared keys take instead of what is declared.
+        """
+        declared, is_open = getattr(target, "Options", DatasetOptions), "Options" not in vars(target)
+        usual = {key: Parameter(Any, None) for known in cls.declarations() for key in known.model_fields if is_open}
+        form = form_of(declared, {**usual, **(further or {})}, name=name, is_open=is_open, replaced=replaced)
         form.target = target
         return form
 
@@ -98,6 +109,10 @@ class DatasetOptions(Registered):
         template = values.get("filename_tmpl")
         if isinstance(template, str) and not is_filename_template(template):
             yield Finding(("filename_tmpl",), f"must hold {{}} once, such as '{{}}x4', not {shown(template)}")
+        given = {key: values[key] for key in ("use_hflip", "use_rot") if key in values}
+        if values.get("geometric_augs") is True and given and given != {"use_hflip": True, "use_rot": True}:
+            text = f"true draws all eight flips and rotations by itself; remove {' and '.join(given)}"
+            yield Finding(("geometric_augs",), text)
 
 
 def dataset_rules(opt: Mapping[Any, Any], setting: Setting) -> Iterator[Finding]:
@@ -110,10 +125,12 @@ def dataset_rules(opt: Mapping[Any, Any], setting: Setting) -> Iterator[Finding]
     for name, dataset in datasets_of(opt):
         if setting.is_train and name.split("_")[0] == "train":
             yield from _training_keys(name, dataset)
-        yield from _crop(opt, name, dataset)
-        if is_ours("dataset", dataset):
-            yield from _task(name, dataset)
-            yield from _channels(opt, name, dataset)
+    for way, dataset in datasets_and_sets_of(opt):
+        yield from _crop(opt, way, dataset)
+        if is_ours("dataset", dataset) and "sets" not in dataset:
+            if "degradations" not in dataset:
+                yield from _task(way, dataset)
+            yield from _channels(opt, way, dataset)
 
 
 def _section_names(opt: Mapping[Any, Any], setting: Setting) -> Iterator[Finding]:
@@ -149,34 +166,34 @@ def _training_keys(name: str, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
             yield Finding(("datasets", name), f"a training set must have the key '{required}'")
 
 
-def _crop(opt: Mapping[Any, Any], name: str, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
+def _crop(opt: Mapping[Any, Any], way: Key, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
     scale, size = opt.get("scale"), dataset.get("gt_size")
     scale = scale if isinstance(scale, int) and scale > 0 else 1
     if isinstance(size, int) and (size < 1 or size % scale):
         near = max(size // scale, 1) * scale
         text = f"must be a multiple of the scale {scale}, such as {near}, not {size}"
-        yield Finding(("datasets", name, "gt_size"), text)
+        yield Finding((*way, "gt_size"), text)
 
 
-def _task(name: str, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
+def _task(way: Key, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
     """``task`` of published files names the degradation, and where it is SR it says nothing new."""
     task = dataset.get("task", "SR")
     if not isinstance(task, str) or task.upper() != "SR":
         text = (
             f"must be SR, not {shown(task)}: {dataset['type']} degrades no images, by compression (CAR) or noise "
-            f"(denoise); where LQ images lie in dataroot_lq already, remove the key"
+            f"(denoise), as DegradedImageDataset does; where LQ images lie in dataroot_lq already, remove the key"
         )
-        yield Finding(("datasets", name, "task"), text)
+        yield Finding((*way, "task"), text)
 
 
-def _channels(opt: Mapping[Any, Any], name: str, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
+def _channels(opt: Mapping[Any, Any], way: Key, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
     """The channels that a data set gives are those that its normalisation and the trained network take."""
-    channels = 1 if dataset.get("color") == "y" else 3
+    channels = 1 if dataset.get("color") == "y" or dataset.get("channels") == 1 else 3
     for key in ("mean", "std"):
         values = dataset.get(key)
         if isinstance(values, list) and len(values) not in (1, channels):
             text = f"must have 1 or {channels} values for images of {channels}, not {len(values)}"
-            yield Finding(("datasets", name, key), text)
+            yield Finding((*way, key), text)
     network = section_of(opt, "network_g")
     if not is_ours("arch", network):
         return
@@ -184,5 +201,6 @@ def _channels(opt: Mapping[Any, Any], name: str, dataset: Mapping[Any, Any]) -> 
     for key in ("num_in_ch", "in_chans"):
         taken = network.get(key, parameters[key].default) if key in parameters else channels
         if isinstance(taken, int) and taken != channels:
-            text = f"is {taken}, and the images of datasets.{name} have {channels} (its `color`)"
+            own = "channels" if "channels" in dataset else "color"
+            text = f"is {taken}, and the images of {dotted(way)} have {channels} (its `{own}`)"
             yield Finding(("network_g", key), text)
