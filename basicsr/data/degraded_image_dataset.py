@@ -24,7 +24,7 @@ from .patch_schedule import gt_size_of
 from .seeding import mix_seed
 from .storage import ImageStorage
 from .to_tensor import unit_range
-from .transforms import Augmentation, normalize, paired_padding, paired_random_crop
+from .transforms import Augmentation, normalize, paired_random_crop
 
 _GREY_WEIGHTS = (3737, 19234, 9797)  # of blue, green and red: 0.114, 0.587 and 0.299 in 1/32768, as libpng rounds them
 
@@ -63,9 +63,6 @@ class DegradedImageDataset(Dataset):
         """What is done to an image, in this order: each a `type` and its parameters, fixed or as ranges [low, high]."""
         meta_info_file: str | None = None
         """Lists the images to use, but not with LMDB; all of the folder when absent."""
-        pad_small: bool = False
-        """Extend training images that are smaller than a crop by reflection at the bottom and right; refused when
-        false."""
         use_hflip: bool = False
         """Flip training crops horizontally at random."""
         use_rot: bool = False
@@ -96,6 +93,8 @@ class DegradedImageDataset(Dataset):
         self.io_backend_opt = self._storage.client_options()
         self.mean, self.std = options.mean, options.std
         self.paths = image_paths(self.gt_folder, self.io_backend_opt["type"], options.meta_info_file)
+        if self._training and options.gt_sizes:
+            self._storage.require_room_for(max(options.gt_sizes), self.paths, "gt", "")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -113,10 +112,7 @@ class DegradedImageDataset(Dataset):
         options, path = self._options, self.paths[index]
         stored = self._storage.read(path, "gt")
         if self._training:
-            gt_size = gt_size_of(index, options.gt_size)
-            if options.pad_small:
-                stored, _ = paired_padding(stored, stored, gt_size, 1, path)
-            stored, _ = paired_random_crop(stored, stored, gt_size, 1, path)
+            stored, _ = paired_random_crop(stored, stored, gt_size_of(index, options.gt_size), 1, path)
             augmentation = Augmentation.draw(options.use_hflip, options.use_rot, options.geometric_augs)
             stored = augmentation.apply(np.ascontiguousarray(stored))
         clean = _rgb(stored) if options.channels == 3 else _grey(stored)
@@ -131,7 +127,7 @@ class DegradedImageDataset(Dataset):
             return np.random.default_rng(random.getrandbits(64))
         if self._options.noise_seed is not None:
             return np.random.RandomState(self._options.noise_seed)
-        return np.random.default_rng(mix_seed("degradation", int(index)))
+        return np.random.default_rng(mix_seed("degradation", index))
 
     def _tensor(self, image: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -97,7 +97,7 @@ class MixedDataset(Dataset):
         if opt["phase"] != "train":
             raise ValueError("MixedDataset is for training; validate and test each set in a section of its own")
         self.opt = opt
-        shared = {key: opt[key] for key in ("phase", "scale", "gt_size") if key in opt}
+        shared = {key: opt[key] for key in ("phase", "scale", "gt_size", "gt_sizes") if key in opt}
         self.sets: dict[str, Dataset] = {}
         for name, section in opt["sets"].items():
             with labelled(f"sets.{name}"):

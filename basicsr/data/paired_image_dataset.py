@@ -90,19 +90,8 @@ class PairedImageDataset(Dataset):
         )
 
         if self._training and self._options.gt_sizes and not self._options.pad_small:
-            self._require_large_images(max(self._options.gt_sizes))
-
-    def _require_large_images(self, gt_size: int) -> None:
-        """Refuse images that are known to be smaller than the largest patch, which may come late in the training."""
-        sizes = {paths["gt_path"]: self._storage.size(paths["gt_path"], "gt") for paths in self.paths}
-        small = {path: size for path, size in sizes.items() if size is not None and min(size) < gt_size}
-        if small:
-            path, (height, width) = next(iter(small.items()))
-            raise ValueError(
-                f"{len(small)} of {len(sizes)} GT images are smaller than the largest patch of gt_sizes, "
-                f"{gt_size}×{gt_size}; the first of them is {path}, {height}×{width} pixels (height×width). Reduce "
-                f"gt_sizes, remove the images, or set pad_small: true"
-            )
+            gt_paths = [paths["gt_path"] for paths in self.paths]
+            self._storage.require_room_for(max(self._options.gt_sizes), gt_paths, "gt", "or set pad_small: true")
 
     def __len__(self) -> int:
         return len(self.paths)

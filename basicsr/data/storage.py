@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -109,17 +109,6 @@ class ImageStorage:
             where = os.path.join(self._folders[role][0], path) if is_key else path
             raise ValueError(f"cannot read the {role} image {where}: {error}") from None
 
-    def _locate(self, path: str, role: str) -> tuple[str, str]:
-        """The client of an image, and what the client calls it."""
-        folders = self._folders[role]
-        if self._backend == "disk" or (self._backend == "lmdb" and len(folders) == 1):
-            return role, path
-        if len(folders) == 1:
-            return role, path.removeprefix(os.path.join(folders[0], ""))
-        inside = [i for i, folder in enumerate(folders) if path.startswith(os.path.join(folder, ""))]
-        nearest = max(inside, key=lambda i: len(folders[i]))
-        return f"{role}_{nearest}", path.removeprefix(os.path.join(folders[nearest], ""))
-
     def size(self, path: str, role: str) -> tuple[int, int] | None:
         """Height and width of an image, where no pixel need be read to know them: of decoded storage, and of PNG and
         JPEG files (as stored, before they are turned by their EXIF orientation); None for others.
@@ -132,6 +121,33 @@ class ImageStorage:
             key, name = self._locate(path, role)
             return self._decoded[key].image(name).shape[:2]
         return size_in_header(path) if self._backend == "disk" else None
+
+    def require_room_for(self, side: int, paths: Sequence[str], role: str, remedy: str) -> None:
+        """Refuse images that are known to be smaller than the largest patch, which may come late in a training.
+
+        Raises:
+            ValueError: If there are any; the message counts them and names the first.
+        """
+        sizes = {path: self.size(path, role) for path in paths}
+        small = {path: size for path, size in sizes.items() if size is not None and min(size) < side}
+        if small:
+            path, (height, width) = next(iter(small.items()))
+            raise ValueError(
+                f"{len(small)} of {len(sizes)} GT images are smaller than the largest patch of gt_sizes, "
+                f"{side}×{side}; the first of them is {path}, {height}×{width} pixels (height×width). Reduce "
+                f"gt_sizes, remove the images{remedy and ', ' + remedy}"
+            )
+
+    def _locate(self, path: str, role: str) -> tuple[str, str]:
+        """The client of an image, and what the client calls it."""
+        folders = self._folders[role]
+        if self._backend == "disk" or (self._backend == "lmdb" and len(folders) == 1):
+            return role, path
+        if len(folders) == 1:
+            return role, path.removeprefix(os.path.join(folders[0], ""))
+        inside = [i for i, folder in enumerate(folders) if path.startswith(os.path.join(folder, ""))]
+        nearest = max(inside, key=lambda i: len(folders[i]))
+        return f"{role}_{nearest}", path.removeprefix(os.path.join(folders[nearest], ""))
 
 
 def _warn_if_stale(folder: str, index: Index) -> None:

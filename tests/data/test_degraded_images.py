@@ -160,11 +160,6 @@ def test_all_eight_symmetries_occur(clean, tmp_path):
     assert all(abs(count - 200) < 5 * math.sqrt(1600 / 8 * 7 / 8) for count in counts.values())
 
 
-def test_small_images_are_padded_on_request(clean):
-    sample = build_dataset(options(clean, "train", gt_size=64, pad_small=True))[0]
-    assert sample["gt"].shape == sample["lq"].shape == (3, 64, 64)
-
-
 def test_what_cannot_be_built(clean):
     with pytest.raises(ValueError, match="the scale must be 1, not 2"):
         build_dataset(options(clean, scale=2))
