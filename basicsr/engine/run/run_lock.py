@@ -11,8 +11,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -161,16 +161,16 @@ class RunLock:
             return
         folder = Path(folder)
         if is_new and folder.exists():
-            held = _take(folder)
+            _take(folder)
             archived = archive(str(folder))
-            (Path(archived) / held.name).unlink(missing_ok=True)
+            (Path(archived) / NAME).unlink(missing_ok=True)
         try:
             folder.mkdir(parents=True, exist_ok=not is_new)
         except FileExistsError:
             _held_by_other(folder, wait=False)
             raise FolderInUse(f"another run has made the folder {folder} at the same moment") from None
-        self._file = _take(folder)
-        self._own = self._file.read_text(encoding="utf-8")
+        self._own = _take(folder)
+        self._file = folder / NAME
         threading.Thread(target=self._renew, daemon=True).start()
 
     def __enter__(self) -> RunLock:
@@ -202,11 +202,15 @@ class RunLock:
                 os._exit(1)
 
 
-def _take(folder: Path) -> Path:
+def _take(folder: Path) -> str:
     """Write the lock.
+
+    Returns:
+        Its content.
 
     Raises:
         FolderInUse: If another run holds the folder.
+        OSError: If a folder has the lock's name.
     """
     lock, content = folder / NAME, json.dumps(asdict(Holder.own()))
     aside = temporary_name(lock)
@@ -215,7 +219,7 @@ def _take(folder: Path) -> Path:
         for _ in range(10):
             try:
                 _create(aside, lock, content)
-                return lock
+                return content
             except FileExistsError:
                 _remove_stale(lock)
     except FileNotFoundError:
@@ -227,42 +231,53 @@ def _take(folder: Path) -> Path:
 
 
 def _create(aside: Path, lock: Path, content: str) -> None:
-    """Make the lock, unless there is one: with its content, in one step where the file system has hard links."""
+    """Make the lock, unless there is one: with its content, in one step where the file system has hard links.
+
+    Raises:
+        FileExistsError: If there is one.
+        FileNotFoundError: If the folder was renamed; another one in its place may be another run's.
+    """
     try:
         os.link(aside, lock)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):
         raise
     except OSError:
-        with open(lock, "x", encoding="utf-8") as file:
+        with _alone_in(lock.parent), open(lock, "x", encoding="utf-8") as file:
             file.write(content)
 
 
 def _remove_stale(lock: Path) -> None:
-    """Remove the lock of a run that is gone.
+    """Remove the lock of a run that is gone, or what is there in place of a lock.
 
     Raises:
         FolderInUse: If it is not gone.
+        OSError: If it is a folder.
     """
     content = _held_by_other(lock.parent, wait=True)
-    try:
-        if content is None:  # there is none any more, or it is not a file
-            lock.unlink()
+    with _alone_in(lock.parent):
+        # Others may have removed it since, and taken the folder. From here on nobody removes what stays.
+        if _read(lock)[1] != content:
             return
-        with open(lock, encoding="utf-8", errors="replace") as file:
-            _exclude_others(file.fileno())
-            # It may have been taken over since it was looked at. While this file is excluded, nobody else removes it.
-            if os.path.samestat(os.fstat(file.fileno()), os.lstat(lock)) and file.read() == content:
-                lock.unlink()
-    except FileNotFoundError:
-        pass
+        if content is None and lock.is_dir() and not lock.is_symlink():
+            raise OSError(f"{lock} is a folder, and a run keeps its lock there: rename or remove it")
+        if content is not None or os.path.lexists(lock) and not_a_file(lock) is not None:
+            lock.unlink(missing_ok=True)
 
 
-def _exclude_others(descriptor: int) -> None:
-    """Wait until no other process holds an open file exclusively, and hold it until it is closed."""
-    with suppress(ImportError, OSError):  # not on every system, nor on every file server
-        import fcntl
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """A block in which no other process removes a folder's lock, where the system can exclude others."""
+    descriptor = None
+    try:
+        with suppress(ImportError, OSError):  # not on every system, nor on every file server
+            import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _held_by_other(folder: Path, wait: bool) -> str | None:
