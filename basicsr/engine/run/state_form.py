@@ -46,6 +46,10 @@ def _are_results(value: Any) -> bool:
     return all(isinstance(result, dict) for metrics in value.values() for result in metrics.values())
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for item in value.items() for text in item)
+
+
 def _is_run(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("id"), str) and _is_count(value.get("continuation"))
 
@@ -65,6 +69,7 @@ _FURTHER: dict[str, tuple[Callable[[Any], bool], str]] = {  # BasicSR's states h
     "best_metric_results": (_are_results, "values and iterations by data set and metric"),
     "run": (_is_run, "a dict with an id and a number"),
     "options": (_is_section, "a dict"),
+    "files": (_are_texts, "a dict of options and the hashes of their files"),
 }
 
 
