@@ -13,7 +13,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from basicsr.engine.run import run_lock
-from basicsr.engine.run.run_lock import NAME, FolderInUse, Holder, RunLock, require_free
+from basicsr.engine.run.holder import Holder, launch_of, start_of
+from basicsr.engine.run.run_lock import NAME, FolderInUse, RunLock, require_free
 
 from ...helpers import run_forked
 
@@ -29,9 +30,9 @@ def folder(tmp_path):
 def other():
     """A process of this machine that lives, as the holder of a lock."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    while not run_lock._start_of(process.pid):
+    while not start_of(process.pid):
         time.sleep(0.01)
-    yield replace(Holder.own(), pid=process.pid, started=run_lock._start_of(process.pid)), process
+    yield replace(Holder.own(), pid=process.pid, started=start_of(process.pid)), process
     process.kill()
     process.wait()
 
@@ -149,7 +150,7 @@ def test_the_holder_renews_its_lock(folder, quick):
 )
 def test_a_job_that_was_started_again_elsewhere(folder, monkeypatch, before, now, is_taken):
     """Its launcher has seen the end of the last attempt, so nothing is waited for."""
-    lock(folder, elsewhere(launch=run_lock._launch(before)))
+    lock(folder, elsewhere(launch=launch_of(before)))
     for key, value in now.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(run_lock, "_wait_for_sign", lambda *_: pytest.fail("waited"))
