@@ -18,7 +18,7 @@ from types import TracebackType
 
 from basicsr.utils.atomic_file import temporary_name
 from basicsr.utils.dist_util import get_dist_info
-from basicsr.utils.file_kind import not_a_file
+from basicsr.utils.files import not_a_file
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import archive
 
