@@ -70,7 +70,8 @@ class RunLock:
             archived = archive(str(folder))
             (Path(archived) / NAME).unlink(missing_ok=True)
         try:
-            folder.mkdir(parents=True, exist_ok=not is_new)
+            with _naming(folder):
+                folder.mkdir(parents=True, exist_ok=not is_new)
         except FileExistsError:
             _held_by_other(folder, wait=False)
             raise FolderInUse(f"another run has made the folder {folder} at the same moment") from None
@@ -120,7 +121,8 @@ def _take(folder: Path) -> str:
     lock, content = folder / NAME, json.dumps(asdict(Holder.own()))
     aside = temporary_name(lock)
     try:
-        aside.write_text(content, encoding="utf-8")
+        with _naming(folder):
+            aside.write_text(content, encoding="utf-8")
         for _ in range(10):
             try:
                 _create(aside, lock, content)
@@ -133,6 +135,17 @@ def _take(folder: Path) -> str:
         with suppress(OSError):
             aside.unlink()
     raise FolderInUse(f"{lock} cannot be taken: other runs take it at the same moment")
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """A block whose errors of the disk, such as a full one, name the folder."""
+    try:
+        yield
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError as error:
+        raise OSError(f"nothing can be written to the folder {folder}: {error.strerror or error}") from error
 
 
 def _create(aside: Path, lock: Path, content: str) -> None:

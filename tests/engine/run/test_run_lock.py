@@ -15,6 +15,7 @@ import pytest
 from basicsr.engine.run import run_lock
 from basicsr.engine.run.holder import Holder, launch_of, start_of
 from basicsr.engine.run.run_lock import NAME, FolderInUse, RunLock, require_free
+from basicsr.utils.full_disk import is_disk_full
 
 from ...helpers import run_forked
 
@@ -227,6 +228,20 @@ def test_a_folder_that_was_renamed_and_made_again_is_not_taken(folder, monkeypat
     monkeypatch.setattr(os, "link", renamed_before)
     with pytest.raises(FolderInUse, match="another run has renamed the folder"):
         RunLock(folder, is_new=False)
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_full_disk_is_said_of_the_folder(folder, monkeypatch, is_new):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_lock.Path, "write_text", full)
+    with pytest.raises(
+        OSError, match=r"^nothing can be written to the folder .*run: No space left on device$"
+    ) as error:
+        RunLock(folder, is_new)
+    assert is_disk_full(error.value)
     assert names(folder) == []
 
 
