@@ -89,7 +89,7 @@ def build_training(opt: dict, notices: list[str], as_read: Mapping[str, Any]) ->
         identity = RunIdentity.new(options, files)
     changes = Changes.since(state or {}, options, files)
     logger = _open_log(opt, [*notices, *changes.notices()])
-    _require_writable(opt["path"], is_new=state is None)
+    _require_writable(opt, is_new=state is None)
     require_log_packages(opt)
     if state:
         changes.require_possible(state, int(opt["train"]["total_iter"]))
@@ -113,7 +113,7 @@ def build_training(opt: dict, notices: list[str], as_read: Mapping[str, Any]) ->
 def build_test(opt: dict, notices: list[str]) -> TestRun:
     """As :func:`build_training`, for a test."""
     logger = _open_log(opt, notices)
-    _require_writable(opt["path"], is_new=True)
+    _require_writable(opt, is_new=True)
     loaders = []
     for name, dataset_opt in sorted(opt["datasets"].items()):
         loaders.append(_evaluation_loader(opt, name))
@@ -149,7 +149,7 @@ def create_val_loaders(opt: dict, logger: Any) -> list[DataLoader]:
         if dataset_opt["phase"] == "val":
             loaders.append(_evaluation_loader(opt, name))
             logger.info(f"Number of val images/folders in {dataset_opt['name']}: {len(loaders[-1].dataset)}")
-        elif dataset_opt["phase"] != "train":
+        elif dataset_opt["phase"] != "train":  # in options that a plug-in has made by hand
             raise ValueError(
                 f"datasets.{name}: in training a section is named train… or val…, not '{dataset_opt['phase']}'"
             )
@@ -209,17 +209,18 @@ def _open_log(opt: dict, notices: list[str]) -> Any:
     return logger
 
 
-def _require_writable(path: Mapping[str, Any], is_new: bool) -> None:
+def _require_writable(opt: Mapping[str, Any], is_new: bool) -> None:
     """Refuse folders of the run that cannot be made, or not be written to.
 
     Args:
-        path: The options' ``path``.
+        opt: The options.
         is_new: Whether the run begins: an earlier run's folder is then renamed.
 
     Raises:
         PermissionError: If so.
     """
-    root = path["experiments_root" if "experiments_root" in path and "models" in path else "results_root"]
+    path = opt["path"]
+    root = path["experiments_root" if opt["is_train"] else "results_root"]
     folders = [Path(root).parent / "new"] if is_new else [Path(path[key]) for key in ("models", "training_states")]
     for folder in [Path(root), *folders]:
         place = folder.absolute()

@@ -37,8 +37,6 @@ def init_tb_loggers(opt: dict) -> Any:
     """The TensorBoard writer that the options ask for (and Weights & Biases beside it), or None."""
     options = opt["logger"]
     if (options.get("wandb") or {}).get("project") and "debug" not in opt["name"]:
-        if not options.get("use_tb_logger"):
-            raise ValueError("logger.wandb mirrors TensorBoard: set logger.use_tb_logger to true as well")
         init_wandb_logger(opt)
     if options.get("use_tb_logger") and "debug" not in opt["name"]:
         return init_tb_logger(log_dir=osp.join(opt["root_path"], "tb_logger", opt["name"]))

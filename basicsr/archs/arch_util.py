@@ -19,6 +19,7 @@ __all__ = [
     "Upsample",
     "default_init_weights",
     "flow_warp",
+    "init_linear",
     "make_layer",
     "pad_to_multiple",
     "pad_to_size",
@@ -65,6 +66,14 @@ def default_init_weights(
             continue
         if module.bias is not None:
             nn.init.constant_(module.bias, bias_fill)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Give a linear layer truncated-normal weights of σ 0.02 and zero biases; for ``network.apply(init_linear)``."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def make_layer(basic_block: Callable[..., nn.Module], num_basic_block: int, **kwarg: Any) -> nn.Sequential:

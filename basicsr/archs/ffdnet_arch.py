@@ -22,7 +22,7 @@ NoiseLevel = Annotated[float, Field(ge=0, le=255)]
 
 @ARCH_REGISTRY.register()
 class FFDNet(nn.Module):
-    """Convolutions at half resolution that are told the noise level by one more input channel.
+    """Convolutions at half resolution; one more input channel holds the noise level.
 
     Inputs of any size are accepted: odd sides are extended by one pixel, as published, and the output is cropped.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .arch_util import DropPath, trunc_normal_
-from .attention import relative_position_bias, relative_position_index, shift_mask, window_attention
-from .swin_block import Mlp
+from .arch_util import DropPath
+from .attention import shift_mask
+from .swin_block import Mlp, WindowAttention
 from .token_linear import TokenLinear
 
 
@@ -25,61 +25,11 @@ class LinearProjection(nn.Module):
         return torch.cat([self.to_q(x).unsqueeze(-2), kv], dim=-2)
 
 
-class WindowAttention(nn.Module):
-    """Multi-head self-attention within windows, with a learnt bias for each relative position.
+class LeWinAttention(WindowAttention):
+    """Window attention whose queries have a linear layer of their own."""
 
-    Args:
-        dim: Channels.
-        window_size: Side of a window in tokens.
-        num_heads: Heads, a divisor of ``dim``.
-        qkv_bias: Give the query, key and value projections a bias.
-        qk_scale: Factor on the scores instead of ``head_dim ** -0.5``.
-        attn_drop: Dropout of attention weights.
-        proj_drop: Dropout of the output.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        window_size: int,
-        num_heads: int,
-        qkv_bias: bool = True,
-        qk_scale: float | None = None,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.window_size = window_size
-        self.num_heads = num_heads
-        self.scale = qk_scale or (dim // num_heads) ** -0.5
-        self.attn_drop = attn_drop
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
-        trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("relative_position_index", relative_position_index(window_size))
-        self.qkv = LinearProjection(dim, qkv_bias)
-        self.proj = TokenLinear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend within the windows of an image.
-
-        Args:
-            x: (B, H, W, C), sides multiples of the window's.
-            mask: (windows, N, N), or None.
-
-        Returns:
-            (B, H, W, C).
-        """
-        batch, height, width, dim = x.shape
-        side, heads = self.window_size, self.num_heads
-        rows, columns, head_dim = height // side, width // side, dim // heads
-        qkv = self.qkv(x).view(batch, rows, side, columns, side, 3, heads, head_dim)
-        qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, batch, rows * columns, heads, side * side, head_dim)
-        bias = relative_position_bias(self.relative_position_bias_table, self.relative_position_index)
-        dropout_p = self.attn_drop if self.training else 0.0
-        out = window_attention(qkv, bias, mask, scale=self.scale, dropout_p=dropout_p)
-        out = out.view(batch, rows, columns, heads, side, side, head_dim).permute(0, 1, 4, 2, 5, 3, 6)
-        return self.proj_drop(self.proj(out.reshape(batch, height, width, dim)))
+    def _make_qkv(self, dim: int, bias: bool) -> nn.Module:
+        return LinearProjection(dim, bias)
 
 
 class LeFF(nn.Module):
@@ -143,7 +93,7 @@ class LeWinTransformerBlock(nn.Module):
         self.shift_size = shift_size
         self.modulator = nn.Embedding(win_size * win_size, dim) if modulator else None
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = WindowAttention(dim, win_size, num_heads, qkv_bias, qk_scale, attn_drop, drop)
+        self.attn = LeWinAttention(dim, win_size, num_heads, qkv_bias, qk_scale, attn_drop, drop)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim)
         if token_mlp == "leff":

@@ -106,7 +106,7 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * height - 1) * (2 * width - 1), num_heads))
         trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_position_index(height, width))
-        self.qkv = TokenLinear(dim, dim * 3, bias=qkv_bias)
+        self.qkv = self._make_qkv(dim, qkv_bias)
         self.proj = TokenLinear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -131,6 +131,10 @@ class WindowAttention(nn.Module):
         out = self._attend(qkv, mask)
         out = out.view(batch, rows, columns, heads, window_height, window_width, head_dim)
         return self.proj_drop(self.proj(out.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, dim)))
+
+    def _make_qkv(self, dim: int, bias: bool) -> nn.Module:
+        """The projection of tokens (…, C) to queries, keys and values (…, 3·C), or (…, 3, C)."""
+        return TokenLinear(dim, dim * 3, bias=bias)
 
     def _attend_in_windows(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Attend within (B·windows, N, C), the windows that a network written for BasicSR has cut itself."""

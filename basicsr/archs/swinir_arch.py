@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from basicsr.utils.ranges import Probability
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from .arch_util import DropPath, Upsample, pad_to_multiple, to_2tuple, trunc_normal_
+from .arch_util import DropPath, Upsample, init_linear, pad_to_multiple, to_2tuple, trunc_normal_
 from .attention import shift_mask
 from .conv_layout import to_fastest_layout
 from .size_requirement import SizeRequirement
@@ -167,7 +167,7 @@ class SwinIR(nn.Module):
         self.norm = norm_layer(embed_dim)
         self.conv_after_body = residual_conv(resi_connection, embed_dim)
         self._build_reconstruction(embed_dim, in_chans)
-        self.apply(_init_linear)
+        self.apply(init_linear)
 
     def _build_reconstruction(self, embed_dim: int, out_chans: int) -> None:
         if self.upsampler == "pixelshuffle":
@@ -240,10 +240,3 @@ class SwinIR(nn.Module):
             out = x + self.conv_last(deep)
         out = out / self.img_range + self.mean
         return out[..., : height * self.upscale, : width * self.upscale]
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

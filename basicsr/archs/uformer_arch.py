@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from basicsr.utils.ranges import Probability
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from .arch_util import pad_to_multiple, trunc_normal_
+from .arch_util import init_linear, pad_to_multiple
 from .lewin_block import LeWinTransformerBlock
 from .size_requirement import SizeRequirement
 
@@ -179,7 +179,7 @@ class Uformer(nn.Module):
             self.add_module(f"decoderlayer_{index}", stage(ENCODERS + 1 + index, channels))
         self.output_proj = _TokenConv("proj", nn.Conv2d(channels, in_chans, 3, 1, 1))
         self.size_requirement = SizeRequirement(multiple_of=math.lcm(*windows))
-        self.apply(_init_linear)
+        self.apply(init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dd_in, H, W) in [0, 1] to (B, in_chans, H, W)."""
@@ -196,10 +196,3 @@ class Uformer(nn.Module):
             tokens = self.get_submodule(f"decoderlayer_{index}")(tokens)
         out = self.output_proj(tokens).permute(0, 3, 1, 2)
         return (x + out if self.residual else out)[..., :height, :width]
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -57,17 +57,15 @@ def start_dry(file: str, force: list[str]) -> list[str]:
     """
     from basicsr.start import build_test, build_training
     from basicsr.utils.held_log import hold_log
-    from basicsr.utils.options import parse_options, read_options
+    from basicsr.utils.options import parse_options
     from basicsr.utils.paths import default_root
 
-    opt, _ = read_options(file, force)
-    is_train = any(str(name).startswith("train") for name in opt.get("datasets") or ())
     forced = ["--force_yml", *force] if force else []
     with hold_log(silent=True) as log:
-        opt, args = parse_options(default_root(), is_train, ["-opt", str(file), "--launcher", "none", *forced])
+        opt, args = parse_options(default_root(), None, ["-opt", str(file), "--launcher", "none", *forced])
         opt["root_path"] = default_root()
         opt["num_gpu"] = min(opt["num_gpu"], 1)  # on several GPUs, a run has a process for each
-        if is_train:
+        if opt["is_train"]:
             build_training(opt, args.notices, args.record.options)
         else:
             build_test(opt, args.notices)

@@ -65,7 +65,7 @@ def extract_subimages(
     names = image_names(input_folder)
     stems = _unique_stems(names, filename_tmpl)
     sizes = {"crop_size": crop_size, "step": step, "thresh_size": thresh_size}
-    _prepare_output(output_folder, {"made": "sub-images", **sizes})
+    prepare_output(output_folder, {"made": "sub-images", **sizes})
     jobs = [(os.path.join(input_folder, name), os.path.join(output_folder, stem)) for name, stem in zip(names, stems)]
     cut = partial(_cut_subimages, compression_level=compression_level, **sizes)
     return [f"{job[0]}: {result}" for job, result in parallel_map(cut, jobs, num_workers, "sub-images") if result]
@@ -79,8 +79,8 @@ def _cut_subimages(job: tuple[str, str], crop_size: int, step: int, thresh_size:
         raise ValueError(f"{height}×{width} pixels (height×width) hold no sub-image of {crop_size}×{crop_size}")
     corners = [
         (top, left)
-        for top in _starts(height, crop_size, step, thresh_size)
-        for left in _starts(width, crop_size, step, thresh_size)
+        for top in crop_starts(height, crop_size, step, thresh_size)
+        for left in crop_starts(width, crop_size, step, thresh_size)
     ]
     for number, (top, left) in enumerate(corners, 1):
         path = f"{target}_s{number:03d}.png"
@@ -89,7 +89,8 @@ def _cut_subimages(job: tuple[str, str], crop_size: int, step: int, thresh_size:
             imwrite(patch, path, [cv2.IMWRITE_PNG_COMPRESSION, compression_level])
 
 
-def _starts(length: int, crop_size: int, step: int, thresh_size: int) -> list[int]:
+def crop_starts(length: int, crop_size: int, step: int, thresh_size: int) -> list[int]:
+    """Where crops of a side of ``length`` pixels begin; see :func:`extract_subimages`."""
     starts = list(range(0, length - crop_size + 1, step))
     if length - (starts[-1] + crop_size) > thresh_size:
         starts.append(length - crop_size)
@@ -130,9 +131,9 @@ def make_lr(
     divisor = math.lcm(*scales) if gt_output_folder else None
     for scale in scales:
         settings = {"made": "LR", "scale": scale, "gt_multiple_of": divisor or scale, "filename_tmpl": filename_tmpl}
-        _prepare_output(os.path.join(output_folder, f"X{scale}"), settings)
+        prepare_output(os.path.join(output_folder, f"X{scale}"), settings)
     if gt_output_folder:
-        _prepare_output(gt_output_folder, {"made": "GT", "gt_multiple_of": divisor})
+        prepare_output(gt_output_folder, {"made": "GT", "gt_multiple_of": divisor})
     jobs = []
     for name, stem in zip(names, stems):
         targets = {
@@ -240,7 +241,7 @@ def _unique_stems(names: list[str], filename_tmpl: str) -> list[str]:
     return list(stems)
 
 
-def _prepare_output(folder: str, settings: dict[str, Any]) -> None:
+def prepare_output(folder: str, settings: dict[str, Any]) -> None:
     """Create an output folder and record its settings; refuse a folder made with other settings."""
     note = Path(folder, _SETTINGS_FILE)
     if note.is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from .augmentation import InvertibleAugmentation
 from .context import KDContext
 from .networks import Networks
 from .term import KDTerm
+from .wiring import output_rows
 
 
 @KD_REGISTRY.register()
@@ -66,7 +67,7 @@ class DUKD(KDTerm):
         Raises:
             ValueError: If it is missing, or its output has another shape than the student's.
         """
-        networks.require_same_output(self.teacher)
+        self._rows = output_rows(networks, self.teacher)
 
     def prepare(self, ctx: KDContext) -> None:
         inputs: dict[str, Tensor] = {}
@@ -97,6 +98,9 @@ class DUKD(KDTerm):
         student, teacher = ctx.run("g", key).output, ctx.run(self.teacher, key).output.detach()
         undo = ctx.scratch[key].undo
         return F.l1_loss(undo(student), teacher) if self.form == "release" else F.l1_loss(student, undo(teacher))
+
+    def wiring(self) -> list[dict[str, Any]]:
+        return self._rows
 
 
 def random_crops(images: Tensor, size: torch.Size) -> Tensor:

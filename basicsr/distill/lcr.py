@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from .augmentation import InvertibleAugmentation
 from .context import KDContext
 from .networks import Networks
 from .term import KDTerm
+from .wiring import output_rows
 
 
 @KD_REGISTRY.register()
@@ -37,7 +40,7 @@ class LCR(KDTerm):
         Raises:
             ValueError: If it is missing, or its output has another shape than the student's.
         """
-        networks.require_same_output(self.teacher)
+        self._rows = output_rows(networks, self.teacher)
 
     def prepare(self, ctx: KDContext) -> None:
         augmentation = InvertibleAugmentation.draw(len(ctx.lq), self.prob, ctx.lq.device)
@@ -46,3 +49,6 @@ class LCR(KDTerm):
 
     def forward(self, ctx: KDContext) -> Tensor:
         return F.l1_loss(ctx.output, ctx.scratch[self.name].undo(ctx.run(self.teacher, self.name).output.detach()))
+
+    def wiring(self) -> list[dict[str, Any]]:
+        return self._rows

@@ -13,6 +13,7 @@ from basicsr.utils.registry import KD_REGISTRY
 from .context import KDContext
 from .networks import Networks
 from .term import KDTerm
+from .wiring import output_rows
 
 
 def charbonnier(x: Tensor, y: Tensor, eps: float = 1e-12) -> Tensor:
@@ -43,9 +44,7 @@ class LogitsKD(KDTerm):
         Raises:
             ValueError: If it is not defined, or its output has another shape than the student's.
         """
-        shape = networks.require_same_output(self.teacher)
-        row = {"student": "output", "student_shape": shape, "network": self.teacher, "module": "output"}
-        self._rows = [{**row, "module_shape": shape, "adapter": "–"}]
+        self._rows = output_rows(networks, self.teacher)
 
     def prepare(self, ctx: KDContext) -> None:
         ctx.want(self.teacher)

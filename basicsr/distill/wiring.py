@@ -8,8 +8,20 @@ from typing import Any
 from torch import nn
 
 from .frozen import FrozenNetwork
+from .networks import Networks
 from .student import StudentNetwork
 from .term import KDTerm
+
+
+def output_rows(networks: Networks, teacher: str) -> list[dict[str, Any]]:
+    """The rows of a term that compares the student's output with a teacher's.
+
+    Raises:
+        ValueError: If the teacher is missing, or its output has another shape than the student's.
+    """
+    shape = networks.require_same_output(teacher)
+    row = {"student": "output", "student_shape": shape, "network": teacher, "module": "output"}
+    return [{**row, "module_shape": shape, "adapter": "–"}]
 
 
 def wiring_report(

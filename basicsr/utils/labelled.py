@@ -1,4 +1,4 @@
-"""Errors that are told with the option that they concern."""
+"""Errors that name the option that they concern."""
 
 from __future__ import annotations
 

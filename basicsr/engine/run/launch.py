@@ -31,7 +31,7 @@ def starting() -> Iterator[None]:
 
 
 def launch(pipeline: Callable[[str], None]) -> None:
-    """Run a pipeline; what the user can mend is told in sentences, without a traceback.
+    """Run a pipeline; print errors that the user can mend as sentences, without a traceback.
 
     Exit codes are listed in docs/resume.md.
 

@@ -52,7 +52,7 @@ def coordinated_exit() -> Iterator[Progress]:
     notice by its closed connections, the error says which and why, and the run ends.
 
     Yields:
-        What is told when the run starts.
+        An object to inform when the run starts.
 
     Raises:
         SystemExit: With code 1, after another rank's end was logged.

@@ -1,4 +1,4 @@
-"""Signs of life of the processes of a run, by which one that is stopped or swapped out is told from one that is slow.
+"""Signs of life of the processes of a run: they distinguish one that is stopped or swapped out from one that is slow.
 
 Collectives notice a process that has ended by its closed connections. One that is stopped (SIGSTOP, a debugger) or
 swapped out keeps them open, and the others wait for it.

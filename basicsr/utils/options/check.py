@@ -52,8 +52,7 @@ def check_options(
     except ValidationError as error:
         findings += [Finding(tuple(e["loc"]), e["ctx"]["sentence"]) for e in error.errors(include_url=False)]
     else:
-        findings += [finding for finding in Options.rules(opt, setting) if finding.is_notice]
-        findings += _further_keys(options)
+        findings += _notices(options)
     if check_files:
         findings += files_named(opt, is_train)
     problems = [*found_before, *(_sentence(finding, marks) for finding in findings if not finding.is_notice)]
@@ -94,9 +93,10 @@ def _recipe(opt: Mapping[str, Any]) -> tuple[Any, list[Finding]]:
         return None, [Finding(("model_type",), str(error.args[0]))]
 
 
-def _further_keys(options: Section) -> Iterator[Finding]:
-    """Notices of what nothing reads, and of what no declaration knows and a plug-in may read, or build itself."""
+def _notices(options: Section) -> Iterator[Finding]:
+    """What rules notice, what nothing reads, and what no declaration knows and a plug-in may read, or build itself."""
     for key, section in sections_in(options):
+        yield from (finding._replace(key=(*key, *finding.key)) for finding in section.notices)
         for name in section.passed_over:
             yield Finding((*key, name), "has no effect, here as in BasicSR", is_notice=True)
         if isinstance(section, Registered):

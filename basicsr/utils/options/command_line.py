@@ -13,6 +13,7 @@ from typing import Any
 from ..dist_util import get_dist_info, init_dist, master_only
 from ..installation import find_conflict
 from ..misc import set_random_seed
+from .lookup import has_training_set
 from .reading import read_options
 from .record import OptionRecord
 
@@ -20,13 +21,13 @@ _records: dict[str, OptionRecord] = {}
 
 
 def parse_options(
-    root_path: str, is_train: bool = True, argv: Sequence[str] | None = None
+    root_path: str, is_train: bool | None = True, argv: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], argparse.Namespace]:
     """Read the command line, load and check the option file, join the process group and seed.
 
     Args:
         root_path: The folder below which ``experiments`` and ``results`` lie.
-        is_train: Whether for train.py; otherwise for test.py.
+        is_train: Whether for train.py; otherwise for test.py. When None, whether there is a training set.
         argv: The command line's arguments; the process's own when None.
 
     Returns:
@@ -59,17 +60,17 @@ def parse_options(
         _join(args.launcher, opt.get("dist_params") or {})
     opt["rank"], opt["world_size"] = get_dist_info()
     opt["auto_resume"] = args.auto_resume
-    opt["is_train"] = is_train
+    opt["is_train"] = has_training_set(opt) if is_train is None else is_train
     _seed(opt)
     _settle_devices(opt, args.notices)
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
     _settle_datasets(opt)
     _settle_paths(opt, root_path)
-    if not is_train:
+    if not opt["is_train"]:
         opt["val"] = opt.get("val") or {}
         opt["val"].setdefault("save_img", False)
-    if is_train and "debug" in opt["name"]:
+    elif "debug" in opt["name"]:
         _shorten_intervals(opt)
     return opt, args
 

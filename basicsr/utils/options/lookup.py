@@ -19,6 +19,11 @@ def datasets_of(opt: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]
             yield str(name), dataset
 
 
+def has_training_set(opt: Mapping[Any, Any]) -> bool:
+    """Whether the options are for training."""
+    return any(str(name).startswith("train") for name in section_of(opt, "datasets"))
+
+
 def network_names(opt: Mapping[Any, Any]) -> list[str]:
     """The suffixes of the networks that the options describe."""
     return [

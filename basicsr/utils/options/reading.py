@@ -29,7 +29,7 @@ from .errors import Marks, OptionError
 from .files import import_modules, load_options
 from .forks import translate_forks
 from .legacy import modernise
-from .lookup import section_of
+from .lookup import has_training_set, section_of
 from .registered import find_registered
 from .translation import Translation
 
@@ -61,8 +61,7 @@ def read_options(
     notices = list(dict.fromkeys(marks.notices)) + modernise(opt, marks)  # a base file may be read twice
     import_modules(opt, marks)
     if is_train is None:
-        datasets = opt.get("datasets")
-        is_train = isinstance(datasets, dict) and any(str(name).startswith("train") for name in datasets)
+        is_train = has_training_set(opt)
     opt, more, problems = translate_dialects(opt, marks)
     return opt, notices + more + check_options(opt, marks, is_train, check_files, problems)
 

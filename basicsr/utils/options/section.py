@@ -49,6 +49,7 @@ class Section(BaseModel):
     is_form: ClassVar[bool] = False
     found: ClassVar[frozenset[str]] = frozenset()
     _passed_over: tuple[str, ...] = ()
+    _notices: tuple[Finding, ...] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | None) -> Self:
@@ -103,12 +104,13 @@ class Section(BaseModel):
             result = handler(values)
         except ValidationError as error:
             problems = [_in_words(cls, found, values) for found in error.errors(include_url=False)]
-        if info.context is not None:
-            problems += [problem(key, text) for key, text, notice in cls.rules(values, info.context) if not notice]
-            if not problems:
-                problems += [problem(key, text) for key, text, _ in cls.rules_when_valid(values, info.context)]
+        findings = () if info.context is None else tuple(cls.rules(values, info.context))
+        problems += [problem(key, text) for key, text, is_notice in findings if not is_notice]
+        if info.context is not None and not problems:
+            problems += [problem(key, text) for key, text, _ in cls.rules_when_valid(values, info.context)]
         if problems:
             raise ValidationError.from_exception_data(cls.__name__, problems)
+        result._notices = tuple(finding for finding in findings if finding.is_notice)
         return result
 
     @classmethod
@@ -134,6 +136,11 @@ class Section(BaseModel):
     def passed_over(self) -> tuple[str, ...]:
         """The keys of the section that nothing reads."""
         return self._passed_over
+
+    @property
+    def notices(self) -> tuple[Finding, ...]:
+        """What the section's rules notice, and do not refuse."""
+        return self._notices
 
     @classmethod
     def nearest(cls, name: Any) -> str | None:
