@@ -69,6 +69,8 @@ MAY_BE_NEGATIVE = ("loss_weight", "res_scale", "img_range", "rgb_mean", "warmup_
 MAY_BE_NONE = (
     *("pretrain_network_g", "pretrain_network_t", "resume_state", "suffix", "project", "resume_id", "wandb", "path"),
     *(
+        "clip_grad_norm",
+        "local_statistics",
         "restart_freq",
         "prefetch_mode",
         "io_backend",
@@ -161,7 +163,8 @@ def wrong_values(key, value):
             yield Mutation("a path for a name", key, "../../elsewhere")
     elif isinstance(value, list):
         yield Mutation("word instead of list", key, "x")
-        yield Mutation("string in a list", key, ["x", *value[1:]])
+        named = [dotted(key[:-1]), f"`{last}`"] if last == "layer_name_list" else None  # a network knows its layers
+        yield Mutation("string in a list", key, ["x", *value[1:]], names=named)
         yield Mutation("NaN in a list", key, [math.nan, *value[1:]])
         yield Mutation("huge in a list", key, [HUGE, *value[1:]])
         if last not in MAY_BE_NEGATIVE:
