@@ -82,16 +82,20 @@ def rain(
     clear = np.ones((height, width), np.float32)
     for distance, share, breadth, faint in ((0.6, 1.0, 0.45, 0.8), (1.0, 0.5, 0.7, 1.6), (1.9, 0.08, 1.5, 2.5)):
         reach = size * distance
-        count = int(number * share * 0.012 * height * width) + 1
-        layer = _streaks(height, width, count, reach, direction, rng)
+        layer = _streaks(height, width, number * share * 0.012, reach, direction, rng)
         layer = cv2.GaussianBlur(layer, (0, 0), breadth)
         clear *= 1 - np.clip(layer * strength * faint, 0, 1)
     return _cover(image, 1 - clear, 0.9)
 
 
-def _streaks(height: int, width: int, count: int, length: float, angle: float, rng: Rng) -> np.ndarray:
-    """Lines of random brightness and position ``(H, W)`` in [0, 1]."""
+def _streaks(height: int, width: int, density: float, length: float, angle: float, rng: Rng) -> np.ndarray:
+    """Lines of random brightness and position ``(H, W)`` in [0, 1], so many per pixel as the density says.
+
+    They begin outside of the image, too, over an area that is several times that of a small crop; so their number
+    follows that area, and a crop is covered as densely as a whole image.
+    """
     canvas = np.zeros((height, width), np.uint8)
+    count = int(density * (width + 2 * length) * (height + 1.3 * length)) + 1
     angles = np.radians(angle + rng.normal(0, 1.5, count))
     reach = length * rng.uniform(0.5, 1.3, count)
     start_x = rng.uniform(-length, width + length, count)

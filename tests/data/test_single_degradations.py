@@ -213,6 +213,18 @@ def test_weather_brightens_a_dark_image_and_more_of_it_more(weather):
     assert np.median(light) == pytest.approx(0.1, abs=0.02), "most of the image is not covered"
 
 
+def _crowding(weather, side, count):
+    black = np.zeros((side, side, 1), np.float32)
+    options = {"amount": 0.6, "angle": 0.0, "opacity": 0.75}
+    return np.mean([weather(black, np.random.default_rng(seed), **options).mean() for seed in range(count)])
+
+
+@pytest.mark.parametrize("weather", [rain, snow])
+def test_a_crop_is_covered_as_densely_as_a_large_image(weather):
+    small, large = _crowding(weather, 64, 60), _crowding(weather, 384, 6)
+    assert small == pytest.approx(large, rel=0.15)
+
+
 @pytest.mark.parametrize("angle", [-30.0, 0.0, 30.0])
 def test_rain_falls_in_its_direction(angle):
     """The structure tensor's weak axis, along which nothing changes, is that of the streaks."""
