@@ -1,5 +1,6 @@
 """The option files of Restormer, Uformer and NAFNet: sizes of networks, and that methods differ in nothing else."""
 
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,24 @@ def test_methods_differ_in_their_terms_only(arch, task):
         assert without_method(distilled) == without_method(alone)
         assert list(distilled["train"]["kd_opt"]) == terms[method]
     assert without_method(taught) | {"network_g": None} == without_method(alone) | {"network_g": None}
+
+
+GPUS = 8
+RESTORMER = {92_000: (128, 64), 156_000: (160, 40), 204_000: (192, 32), 240_000: (256, 16), 276_000: (320, 8)}
+
+
+@pytest.mark.parametrize(("arch", "task"), CASES)
+def test_sizes_of_patches_and_batches_are_the_published_ones(arch, task):
+    options = load("train", arch, f"L_{task}_scratch")
+    train = options["datasets"]["train"]
+    if arch == "Restormer":  # arXiv 2111.09881, section 4: up to these iterations, and then
+        stages = list(zip(train["gt_sizes"], (GPUS * size for size in train["mini_batch_sizes"])))
+        assert dict(zip(accumulate(train["iters"]), stages)) == {**RESTORMER, 300_000: (384, 8)}
+        assert options["train"]["scheduler"]["periods"] == [92_000, 208_000]
+        assert options["train"]["total_iter"] == 300_000
+    else:
+        side = 256 if task == "GoPro" else 128  # Uformer's release: script/train_motiondeblur.sh, train_denoise.sh
+        assert (train["gt_size"], GPUS * train["batch_size_per_gpu"]) == (side, 32)
 
 
 @pytest.mark.parametrize(("arch", "task"), CASES)
