@@ -15,6 +15,8 @@ from typing_extensions import Self
 from basicsr.utils.labelled import labelled
 from basicsr.utils.options import sections
 from basicsr.utils.options.finding import Finding, Setting
+from basicsr.utils.options.registered import find_registered, is_ours
+from basicsr.utils.options.sections.datasets import channels_of
 from basicsr.utils.options.signatures import Parameter
 from basicsr.utils.registry import DATASET_REGISTRY
 
@@ -89,9 +91,13 @@ class MixedDataset(Dataset):
                     continue
                 if section.get("type") == "MixedDataset":
                     yield Finding(("sets", name, "type"), "a mixture cannot be in a mixture; name its sets here")
+                elif is_ours("dataset", section) and not _gives_crops(section["type"]):
+                    text = f"{section['type']} gives whole images; the sets of a mixture give crops of gt_size"
+                    yield Finding(("sets", name, "type"), text)
                 for key in section:
                     if key in cls.of_the_mixture:
                         yield Finding(("sets", name, key), "is the same for all sets; write it beside `sets`")
+            yield from _one_number_of_channels(sets)
 
     def __init__(self, opt: dict[str, Any]) -> None:
         if opt["phase"] != "train":
@@ -113,3 +119,17 @@ class MixedDataset(Dataset):
         """A sample of one of the sets; which one depends on how ``random`` was seeded for the index."""
         member = self._members[bisect.bisect(self._limits, random.random() * self._limits[-1])]
         return member[same_patch(index, random.randrange(len(member)))]
+
+
+def _gives_crops(name: str) -> bool:
+    return issubclass(find_registered("dataset", name).Options, sections.ProgressiveOptions)
+
+
+def _one_number_of_channels(sets: Any) -> Iterable[Finding]:
+    """Grey and colour images cannot be samples of one batch."""
+    ours = {k: v for k, v in sets.items() if is_ours("dataset", v)} if isinstance(sets, dict) else {}
+    channels = {name: channels_of(section) for name, section in ours.items()}
+    if len(set(channels.values())) > 1:
+        grey = ", ".join(name for name, count in channels.items() if count == 1)
+        text = f"all must have the same channels; grey are {grey} (`color` or `channels`), and the others are RGB"
+        yield Finding(("sets",), text)

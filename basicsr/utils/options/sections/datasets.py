@@ -186,9 +186,14 @@ def _task(way: Key, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
         yield Finding((*way, "task"), text)
 
 
+def channels_of(dataset: Mapping[Any, Any]) -> int:
+    """The channels of the images that a data set of this package gives."""
+    return 1 if dataset.get("color") == "y" or dataset.get("channels") == 1 else 3
+
+
 def _channels(opt: Mapping[Any, Any], way: Key, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
     """The channels that a data set gives are those that its normalisation and the trained network take."""
-    channels = 1 if dataset.get("color") == "y" or dataset.get("channels") == 1 else 3
+    channels = channels_of(dataset)
     for key in ("mean", "std"):
         values = dataset.get(key)
         if isinstance(values, list) and len(values) not in (1, channels):
