@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 
 from basicsr.utils.filename_template import require_filename_template
+from basicsr.utils.files import require_writable
 from basicsr.utils.img_util import imwrite
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs, read_as_stored, read_source
 from basicsr.utils.matlab_functions import imresize
@@ -242,13 +243,22 @@ def _unique_stems(names: list[str], filename_tmpl: str) -> list[str]:
 
 
 def prepare_output(folder: str, settings: dict[str, Any]) -> None:
-    """Create an output folder and record its settings; refuse a folder made with other settings."""
+    """Create an output folder and record its settings.
+
+    Raises:
+        ValueError: If it was made with other settings, or what says so is damaged.
+        OSError: If nothing can be written there.
+    """
     note = Path(folder, _SETTINGS_FILE)
+    require_writable(folder)
     if note.is_file():
-        made = json.loads(note.read_text(encoding="utf-8"))
+        try:
+            made = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{note}, how the folder was made, is damaged ({error}); remove the folder") from error
         if made != settings:
             raise ValueError(f"{folder} was made with {made}, not with {settings}; remove it or name another folder")
-    elif os.path.isdir(folder) and any(os.scandir(folder)):
+    elif {entry.name for entry in os.scandir(folder)} - {_aside(note).name}:  # which a start that was killed left
         raise ValueError(f"{folder} holds files of another origin; name a new folder, or empty it")
     else:
         _write_text(note, json.dumps(settings))
@@ -256,6 +266,10 @@ def prepare_output(folder: str, settings: dict[str, Any]) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.unfinished")
+    aside = _aside(path)
     aside.write_text(text, encoding="utf-8")
     os.replace(aside, path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished")

@@ -68,6 +68,18 @@ def test_sub_images_of_lr_are_called_like_gt(tmp_path):
         extract_subimages(str(tmp_path / "lr"), str(tmp_path / "sub3"), 8, 8, filename_tmpl="{}x3")
 
 
+def test_what_is_in_the_way_of_an_output_folder_is_named(photos, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="nothing can be written to the folder .*file/x: Not a directory"):
+        extract_subimages(str(photos), str(tmp_path / "file" / "x"), 24, 24)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "..preparation.json.unfinished").write_text("{")
+    assert extract_subimages(str(photos), str(tmp_path / "sub"), 24, 24) == [], "a start that was killed"
+    (tmp_path / "sub" / ".preparation.json").write_text("{")
+    with pytest.raises(ValueError, match="sub/.preparation.json, how the folder was made, is damaged .*; remove the"):
+        extract_subimages(str(photos), str(tmp_path / "sub"), 24, 24)
+
+
 def test_sub_images_refuse_other_settings_small_images_and_collisions(photos, tmp_path):
     assert extract_subimages(str(photos), str(tmp_path / "sub"), 24, 24) == []
     with pytest.raises(ValueError, match="sub was made with .*'crop_size': 24.* not with .*'crop_size': 16"):
