@@ -197,9 +197,11 @@ def build_restorer(args: argparse.Namespace) -> ImageRestorer:
 
 
 def _settings(args: argparse.Namespace, val: dict[str, Any] | None) -> RestoreSettings:
-    """The option file's rules, which the command line overrides; tiles as large as memory allows by default."""
+    """The option file's rules, which the command line overrides; tiles as large as memory allows by default, and none
+    where statistics are local."""
     settings = RestoreSettings.from_options(val)
-    tile = args.tile if args.tile is not None else settings.tile or "auto"
+    by_default = None if settings.local_statistics else "auto"
+    tile = args.tile if args.tile is not None else settings.tile or by_default
     overlap = settings.tile_overlap if args.tile_overlap is None else args.tile_overlap
     self_ensemble = settings.self_ensemble or args.self_ensemble
     return dataclasses.replace(settings, tile=tile or None, tile_overlap=overlap, self_ensemble=self_ensemble)

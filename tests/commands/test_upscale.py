@@ -268,3 +268,29 @@ def test_names_that_the_terminal_cannot_show(weights, tmp_path):
     assert "1 of 2 images upscaled" in done.stdout
     assert "bad\\udcff.png" in done.stderr
     assert cv2.haveImageReader(str(tmp_path / "out" / "灰.png"))
+
+
+def test_local_statistics_are_not_cut_by_tiles(tmp_path, monkeypatch, capsys):
+    """Also where memory is short, which tiles would save."""
+    torch.manual_seed(0)
+    network = {"type": "NAFNet", "width": 2, "enc_blk_nums": [1], "middle_blk_num": 1, "dec_blk_nums": [1]}
+    net = build_network(network).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    torch.save({"params": net.state_dict()}, tmp_path / "net.pth")
+    file = tmp_path / "x.yml"
+    options = {"name": "x", "model_type": "SRModel", "scale": 1, "num_gpu": 0, "network_g": network, "datasets": {}}
+    options |= {"path": {"pretrain_network_g": str(tmp_path / "net.pth")}, "val": {"local_statistics": 16}}
+    file.write_text(yaml.safe_dump(options))
+    img = picture(150, 140)
+    imwrite(img, tmp_path / "in.png")
+    monkeypatch.setattr("basicsr.engine.restore.restorer.free_memory", lambda device: 0)
+    command = ["upscale", "-i", str(tmp_path / "in.png"), "-o", str(tmp_path / "out"), "--opt", str(file)]
+    assert main(command) == 0
+    x = torch.from_numpy(img[..., ::-1].astype(np.float32) / 255).permute(2, 0, 1)
+    with torch.no_grad(), net.local_statistics(16):
+        expected = tensor2img(net(x[None]))
+    np.testing.assert_array_equal(imread(tmp_path / "out" / "in.png", "unchanged"), expected)
+    capsys.readouterr()
+    assert main([*command, "--tile", "64", "--overwrite"]) != 0
+    assert "val.local_statistics cannot be used with tiles" in capsys.readouterr().err

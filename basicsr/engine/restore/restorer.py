@@ -63,7 +63,7 @@ class Restorer:
         settings: How it is run.
 
     Raises:
-        ValueError: If the overlap does not fit the tile, or the network cannot have local statistics.
+        ValueError: If the overlap does not fit the tile, or the network cannot have local statistics, or not in tiles.
     """
 
     def __init__(self, net: nn.Module, settings: RestoreSettings | None = None) -> None:
@@ -79,6 +79,8 @@ class Restorer:
                 f"val.local_statistics: {type(net).__name__} has no averages over the image that could be local; "
                 f"remove the option (NAFNet has such averages)"
             )
+        if self.settings.local_statistics and self.settings.tile:
+            raise ValueError("val.local_statistics cannot be used with tiles, which cut the windows; leave tiles out")
         if isinstance(self.settings.tile, int):
             Tiles(self.settings.tile, self.settings.tile_overlap)  # as the user wrote it, so that errors name that
             self._tiles = self._tiles_of(self.settings.tile)
