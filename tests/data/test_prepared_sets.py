@@ -223,6 +223,24 @@ def test_images_of_another_source_are_named(gopro, tmp_path):
     assert test.failures == []
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_an_image_of_the_same_name_of_another_source_is_not_paired(gopro, tmp_path, is_interrupted):
+    """A GT of this source must not come to stand beside an LQ that was copied from another."""
+    source, _ = gopro
+    _prepare("GoPro", source, tmp_path / "out", patch_size=0)
+    made = tmp_path / "out" / "train"
+    if is_interrupted:
+        (made / "gt" / "B-1.png").unlink()
+    height, width = cv2.imread(str(source / "train" / "B" / "blur" / "1.png")).shape[:2]
+    for kind in ("blur", "sharp"):
+        path = source / "train" / "B" / kind / "1.png"
+        cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
+    train, test = _prepare("GoPro", source, tmp_path / "out", patch_size=0)
+    (failure,) = train.failures
+    assert failure.startswith(f"{made}/lq/B-1.png is not a copy of {source}/train/B/blur/1.png") and not test.failures
+    assert (made / "gt" / "B-1.png").exists() is not is_interrupted
+
+
 @pytest.mark.parametrize("inside", ["", "out", "train/A/blur/out"])
 def test_a_target_in_the_source_is_refused(gopro, tmp_path, inside):
     source, _ = gopro
