@@ -23,6 +23,7 @@ from .helpers import REPOSITORY
 # Two iterations on patches of 32, as far as a file has these keys.
 SHORT = ["logger:print_freq=1", "train:total_iter=2", "val:val_freq=2", "num_gpu=0", "datasets:train:gt_size=32"]
 SHORT += ["datasets:train:batch_size_per_gpu=2", "datasets:train:num_worker_per_gpu=0", "logger:use_tb_logger=false"]
+SHORT += ["datasets:train:dataset_enlarge_ratio=4"]
 
 
 class Page:

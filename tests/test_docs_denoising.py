@@ -43,7 +43,7 @@ def test_its_commands_work(tmp_path, monkeypatch):
     }.items():
         for loss in losses | {"l_pix"}:
             assert len(logged_values(folder / "experiments" / run, loss)) == 2, (run, loss)
-    assert "sigma: [0, 50]" in log_text(folder / "experiments" / "blind")
+    assert "'sigma': [0, 50]" in log_text(folder / "experiments" / "blind")
     noisy, restored = imread(folder / "photos/noisy/chelsea.png"), imread(folder / "results/restored/chelsea.png")
     assert noisy.shape == restored.shape and (noisy != restored).any()
     for name in ("student", "distilled", "distilled_ffdnet"):
