@@ -66,7 +66,7 @@ class Page:
     def check_named_files(self) -> None:
         """Paths of the repository that the text names exist; ``{a,b}`` stands for both, ``*`` for any name."""
         names = set(re.findall(r"(?<![\w/])(?:options|tests|scripts)/[\w./{},*-]*\w", self.text))
-        for name in sorted(each for name in names for each in _spelt_out(name)):
+        for name in sorted(each for found in names for each in _spelt_out(found)):
             assert list(REPOSITORY.glob(name)), f"{self.path.name} names {name}, which does not exist"
 
 
