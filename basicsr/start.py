@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.stream import TrainingStream, build_streams
 from basicsr.engine.run.changes import ADVICE, Changes
-from basicsr.engine.run.identity import RunIdentity
+from basicsr.engine.run.identity import RunIdentity, hashes_of_files
 from basicsr.engine.run.launch import is_own_refusal
 from basicsr.engine.run.resume import find_resume_state, is_own_state, restore_streams
 from basicsr.engine.run.retention import BestKeeper
@@ -81,8 +81,12 @@ def build_training(opt: dict, notices: list[str], as_read: Mapping[str, Any]) ->
     if state:
         _take_over_seed(opt, state, as_read)
     options = {**as_read, "manual_seed": opt["manual_seed"]}
-    identity = RunIdentity.continuing(state, options, is_own_state(opt)) if state else RunIdentity.new(options)
-    changes = Changes.since(state or {}, options)
+    files = hashes_of_files(options)
+    if state:
+        identity = RunIdentity.continuing(state, options, files, is_own_state(opt))
+    else:
+        identity = RunIdentity.new(options, files)
+    changes = Changes.since(state or {}, options, files)
     logger = _open_log(opt, [*notices, *changes.notices()])
     _require_writable(opt, is_new=state is None)
     require_log_packages(opt)

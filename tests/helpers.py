@@ -143,7 +143,7 @@ def training_state(folder: Path, iteration: int = 12) -> dict:
 def content(file: Path) -> dict:
     """What a network's or a training state's file holds, without what tells one run from another that trains alike."""
     loaded = torch.load(file, weights_only=True)
-    return {key: value for key, value in loaded.items() if key not in ("run", "options")}
+    return {key: value for key, value in loaded.items() if key not in ("run", "options", "files")}
 
 
 def finish(runs) -> None:

@@ -7,9 +7,14 @@ github.com/megvii-research/NAFNet).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .size_requirement import size_requirement_of
 
 WINDOW = 1.5  # sides of a window ÷ those of a training patch
 STRIDES = (5, 4, 3, 2, 1)  # of the fast form, the first that divides the side
@@ -62,6 +67,28 @@ class LocalAverage(nn.Module):
             window = min(average.shape[axis] - 1, window // stride)
             average = moving_average(average.narrow(axis, 1, average.shape[axis] - 1), window, axis)
         return F.interpolate(average, scale_factor=strides)
+
+
+class LocalStatistics:
+    """A network whose averages over the image can be made local; a base class beside ``nn.Module``."""
+
+    def averages(self) -> Iterator[tuple[nn.Sequential, int, int]]:
+        """Its averages: each a sequence, the index of the module in it that averages, and how many pixels of the input
+        are one of the features there."""
+        raise NotImplementedError
+
+    @contextmanager
+    def local_statistics(self, train_side: int) -> Iterator[None]:
+        """A block in which averages are over windows of 1.5 times a training patch of this side in pixels."""
+        before = [(sequence, index, sequence[index]) for sequence, index, _ in self.averages()]
+        for sequence, index, stride in self.averages():
+            multiple = size_requirement_of(self).multiple_of
+            sequence[index] = LocalAverage((train_side, train_side), (multiple, stride))
+        try:
+            yield
+        finally:
+            for sequence, index, module in before:
+                sequence[index] = module
 
 
 def moving_average(x: Tensor, window: int, axis: int) -> Tensor:

@@ -6,7 +6,7 @@ State-dict keys are those of the authors' release (github.com/megvii-research/NA
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .channel_norm import LayerNorm2d
-from .local_average import LocalAverage
+from .local_average import LocalAverage, LocalStatistics
 from .size_requirement import SizeRequirement
 
 
@@ -58,7 +58,7 @@ class NAFBlock(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class NAFNet(nn.Module):
+class NAFNet(LocalStatistics, nn.Module):
     """A U-Net of blocks without activation functions, with a skip connection around the whole.
 
     ``width 32, enc_blk_nums [1, 1, 1, 28], middle_blk_num 1, dec_blk_nums [1, 1, 1, 1]`` is the release's GoPro model;
@@ -110,6 +110,12 @@ class NAFNet(nn.Module):
     def _pool(self, level: int) -> nn.Module:
         """What averages the features of a level for the channel attention."""
         return nn.AdaptiveAvgPool2d(1)
+
+    def averages(self) -> Iterator[tuple[nn.Sequential, int, int]]:
+        levels = len(self.encoders)
+        stages = [*enumerate(self.encoders), (levels, self.middle_blks)]
+        stages += [(levels - 1 - index, decoder) for index, decoder in enumerate(self.decoders)]
+        return ((block.sca, 0, 2**level) for level, blocks in stages for block in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] to the same shape."""

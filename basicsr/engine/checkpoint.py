@@ -7,7 +7,7 @@ import zipfile
 
 from torch import Tensor, nn
 
-from basicsr.utils.file_kind import not_a_file
+from basicsr.utils.files import not_a_file
 from basicsr.utils.weights import load_file
 
 

@@ -204,6 +204,9 @@ class SRModel(BaseModel):
                 parameters += group["params"]
         if self.balance is not None:
             parameters += self.balance.parameters()
+        if not parameters and not groups:
+            name = type(self.get_bare_model(self.net_g)).__name__
+            raise ValueError(f"network_g: {name} has no parameters that need gradients, so there is nothing to train")
         return [{"params": parameters}, *(group for group in groups if group.keys() != {"params"})]
 
     # One iteration.

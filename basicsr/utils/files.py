@@ -31,6 +31,15 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     return UNREADABLE_FOLDER if kind == "a folder" and not os.access(path, os.R_OK | os.X_OK) else kind
 
 
+def not_a_file(path: str | os.PathLike[str]) -> str | None:
+    """Why a path cannot be read as a file, as the end of a sentence; None if it is one, or a link to one.
+
+    It is not opened: a FIFO would be waited for, and a device may have no end.
+    """
+    kind = kind_of(path)
+    return None if kind == "a file" else f"is {kind}"
+
+
 def require_writable(folder: str | os.PathLike[str]) -> None:
     """Make a folder unless it is there, and refuse one in which no file can be made.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .download_util import local_path
-from .file_kind import not_a_file
+from .files import not_a_file
 
 # What PyTorch says of containers that it does not fill: (what it wanted), and the class that it found.
 _CONTAINER = re.compile(r"Can only (SETITEMS? for dict|append to list|extend list)s?\b.*but got <class '(\S+)'>")

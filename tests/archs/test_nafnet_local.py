@@ -131,3 +131,18 @@ def test_it_is_built_by_its_published_arguments():
     assert network.encoders[1][0].sca[0].fast
     with pytest.raises(ValueError, match="train_size"):
         build_network({"type": "NAFNetLocal", **SMALL, "train_size": [256, 256]})
+
+
+def test_local_statistics_of_a_network_for_a_while():
+    """``val.local_statistics`` gives what NAFNetLocal gives, and leaves the network as it was."""
+    options = SMALL | {"enc_blk_nums": [1, 2], "dec_blk_nums": [1, 1]}
+    network, local = draw_weights(NAFNet(**options)), draw_weights(NAFNetLocal(**options, train_size=(1, 3, 16, 16)))
+    x, modules = image((1, 3, 37, 50)), list(network.modules())
+    before, expected = network(x), local(x)
+    assert (before - expected).abs().max() > 1e-3
+    with network.local_statistics(16):
+        assert torch.equal(network(x), expected)
+    assert list(network.modules()) == modules and torch.equal(network(x), before)
+    with pytest.raises(RuntimeError, match="stop"), network.local_statistics(16):
+        raise RuntimeError("stop")
+    assert list(network.modules()) == modules

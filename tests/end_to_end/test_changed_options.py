@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 
 import pytest
 import torch
@@ -107,6 +108,41 @@ def test_what_cannot_work_is_refused_with_both_values(runner, options, name, val
     with pytest.raises(ValueError) as refusal:
         runner.train(options, "--auto_resume", "--force_yml", consent)
     assert words in str(refusal.value)
+
+
+def test_files_are_compared_by_their_content(runner, options, tmp_path):
+    """A teacher's file that was replaced is another teacher, and one that was moved is the same."""
+    options |= {"name": "first"}
+    options["path"]["pretrain_network_t"] = "random"
+    teacher = weights(runner.train({**options, "network_g": options["network_t"], "train": _plain(options)}))
+    file, other = tmp_path / "teacher.pth", tmp_path / "other" / "teacher.pth"
+    torch.save(teacher, file)
+    options |= {"name": "tiny", "path": {"pretrain_network_t": str(file)}}
+    folder = runner.train(options)
+    options["train"]["total_iter"] = 5
+    options["logger"]["save_checkpoint_freq"] = 1
+    other.parent.mkdir()
+    shutil.move(file, other)
+    options["path"] = {"pretrain_network_t": str(other)}
+    runner.train(options, "--auto_resume")
+    assert re.search(
+        r"Options that differ from .*: path\.pretrain_network_t '\S+' → '\S+/other/teacher\.pth'", log_text(folder)
+    )
+    teacher["params"]["conv_first.bias"] += 1
+    torch.save(teacher, other)
+    options["train"]["total_iter"] = 6
+    words = r"was trained: path\.pretrain_network_t SHA-256 \w{12}… → \w{12}…\."
+    with pytest.raises(ValueError, match=words):
+        runner.train(options, "--auto_resume")
+    options["path"]["resume_changed"] = ["path.pretrain_network_t"]
+    runner.train(options, "--auto_resume")
+    options["train"]["total_iter"] = 7
+    del options["path"]["resume_changed"]
+    runner.train(options, "--auto_resume")  # the state of iteration 6 is of the new teacher
+
+
+def _plain(options):
+    return {key: value for key, value in options["train"].items() if key != "kd_opt"}
 
 
 def test_consent_to_one_option_is_not_consent_to_another(runner, options):

@@ -33,9 +33,9 @@ def make(kind, file, tmp_path):
 
 
 KINDS = {
-    "pipe": "is a named pipe",
-    "dangling link": "is a link to a file that does not exist",
-    "loop": "is a link that leads back to itself",
+    "pipe": "is a FIFO",
+    "dangling link": "is a link to nothing",
+    "loop": "is a link to itself",
     "device": "is a device",
     "folder": "is a folder",
     "socket": "is a socket",

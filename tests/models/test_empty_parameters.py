@@ -54,3 +54,18 @@ def test_gradients_of_no_elements_alone_are_finite():
     guard = FiniteGuard(torch.device("cpu"), limit=3)
     assert guard.bad_step(1, {"l_pix": torch.tensor(1.0)}, [torch.zeros(0, 3)]) == 0
     assert guard.bad_step(2, {"l_pix": torch.tensor(1.0)}, [torch.zeros(0), torch.tensor([math.nan])]) == 1
+
+
+@pytest.mark.parametrize("layer", [nn.Upsample(scale_factor=1), nn.Conv2d(3, 3, 1).requires_grad_(False)])
+def test_a_network_with_nothing_to_train_is_refused(monkeypatch, layer):
+    ARCH_REGISTRY.keys()
+    monkeypatch.setattr(ARCH_REGISTRY, "_objects", {**ARCH_REGISTRY._objects, "Fixed": lambda: nn.Sequential(layer)})
+    options = {
+        "total_iter": 10,
+        "optim_g": {"type": "Adam", "lr": 1e-2},
+        "scheduler": {"type": "MultiStepLR", "milestones": [5]},
+        "pixel_opt": {"type": "L1Loss"},
+    }
+    opt = {"num_gpu": 0, "is_train": True, "dist": False, "network_g": {"type": "Fixed"}, "path": {}, "train": options}
+    with pytest.raises(ValueError, match="network_g: Sequential has no parameters that need gradients"):
+        SRModel(opt)

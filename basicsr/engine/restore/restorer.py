@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.local_average import LocalStatistics
 from basicsr.archs.size_requirement import SizeRequirement, size_requirement_of
 from basicsr.engine.restore.padding import run_padded
 from basicsr.engine.restore.self_ensemble import run_self_ensemble
@@ -34,12 +35,15 @@ class RestoreSettings:
         tile_overlap: See :class:`~basicsr.engine.restore.tiling.Tiles`.
         self_ensemble: Whether to average over the eight flips and rotations.
         window_size: Pad to a multiple of this instead of what the network declares.
+        local_statistics: Side of the training patches, from whose size windows follow that the network averages over
+            instead of the image; see :class:`~basicsr.archs.local_average.LocalStatistics`.
     """
 
     tile: int | Literal["auto"] | None = None
     tile_overlap: int | None = None
     self_ensemble: bool = False
     window_size: int | None = None
+    local_statistics: int | None = None
 
     @classmethod
     def from_options(cls, val: Mapping[str, Any] | None) -> RestoreSettings:
@@ -59,7 +63,7 @@ class Restorer:
         settings: How it is run.
 
     Raises:
-        ValueError: If the overlap does not fit the tile.
+        ValueError: If the overlap does not fit the tile, or the network cannot have local statistics.
     """
 
     def __init__(self, net: nn.Module, settings: RestoreSettings | None = None) -> None:
@@ -70,6 +74,11 @@ class Restorer:
             requirement = replace(requirement, multiple_of=self.settings.window_size)
         self.requirement: SizeRequirement = requirement
         self._tiles: Tiles | None = None
+        if self.settings.local_statistics and not isinstance(net, LocalStatistics):
+            raise ValueError(
+                f"val.local_statistics: {type(net).__name__} has no averages over the image that could be local; "
+                f"remove the option (NAFNet has such averages)"
+            )
         if isinstance(self.settings.tile, int):
             Tiles(self.settings.tile, self.settings.tile_overlap)  # as the user wrote it, so that errors name that
             self._tiles = self._tiles_of(self.settings.tile)
@@ -77,7 +86,7 @@ class Restorer:
     @torch.no_grad()
     def __call__(self, lq: Tensor) -> Tensor:
         """Restore ``(B, C, h, w)`` in eval mode, without gradients; the network's mode is restored afterwards."""
-        with eval_mode(self.net):
+        with eval_mode(self.net), self._statistics():
             if self.settings.tile == "auto" and self._tiles is None:
                 self._tiles = self._measured_tiles(lq)
             while True:
@@ -91,6 +100,10 @@ class Restorer:
                 get_root_logger().warning(f"Out of memory: tiles are reduced to {smaller.size} pixels.")
                 if lq.is_cuda:
                     torch.cuda.empty_cache()
+
+    def _statistics(self) -> contextlib.AbstractContextManager:
+        side = self.settings.local_statistics
+        return self.net.local_statistics(side) if side else contextlib.nullcontext()
 
     def _run(self, lq: Tensor) -> Tensor:
         # Not `net.__call__`, which the training may have compiled: the figures would differ from a test's, and each

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -99,12 +99,16 @@ class Changes:
     consented: Collection[str]
 
     @classmethod
-    def since(cls, state: Mapping[str, Any], options: Mapping[str, Any]) -> Changes:
+    def since(cls, state: Mapping[str, Any], options: Mapping[str, Any], files: Mapping[str, str]) -> Changes:
         """Compare options with those of a training state.
+
+        A file that an option names is compared by its content: one that was moved is listed, and one that was replaced
+        has changed, although its name has not.
 
         Args:
             state: The training state.
             options: The options as they were read.
+            files: The hashes of the files that they name, see :func:`~.identity.hashes_of_files`.
         """
         consented = (options.get("path") or {}).get("resume_changed") or []
         if not state.get("options"):
@@ -117,7 +121,13 @@ class Changes:
         old, new = complete([state["options"], options])
         different = [name for name in {**old.values, **new.values} if not _same(name, old, new)]
         names = dict.fromkeys(_outermost(name, old.values, new.values) for name in different)
-        items = (Change(n, _value(n, old.values), _value(n, new.values), kind_of(n, trained)) for n in names)
+        items = [Change(n, _value(n, old.values), _value(n, new.values), kind_of(n, trained)) for n in names]
+        saved = state.get("files", {})
+        known = saved.keys() & files.keys()
+        moved = {name for name in known if saved[name] == files[name]}
+        items = [replace(item, kind=Kind.FREE) if item.name in moved else item for item in items]
+        replaced = sorted(known - moved - set(names))
+        items += [Change(n, f"SHA-256 {saved[n][:12]}…", f"{files[n][:12]}…", kind_of(n, trained)) for n in replaced]
         return cls(tuple(items), consented)
 
     def of(self, kind: Kind) -> list[Change]:
@@ -220,7 +230,8 @@ def _outermost(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str
 
 def _value(name: str, values: Mapping[str, Any]) -> str:
     if name in values:
-        return str(shown(values[name]))
+        value = values[name]
+        return f"'{value}'" if isinstance(value, str) else str(shown(value))  # two paths may differ at their end
     if any(key.startswith(f"{name}.") for key in values):
         return str(values.get(f"{name}.type") or "a section")
     return "absent"

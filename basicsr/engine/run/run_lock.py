@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from basicsr.utils.atomic_file import temporary_name
 from basicsr.utils.dist_util import get_dist_info
-from basicsr.utils.file_kind import not_a_file
+from basicsr.utils.files import not_a_file
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import archive
+
+from .holder import Holder, is_one_of_several
 
 NAME = "run.lock"
 RENEWAL = 15.0
@@ -33,101 +33,6 @@ PATIENCE = 120.0
 
 class FolderInUse(OSError):
     """Another run holds the folder."""
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process that holds a folder.
-
-    Attributes:
-        host, pid: Its machine and number.
-        machine: What tells its machine, since it was started, and its container from others.
-        started: When the system started the process, by which a number that was given again is recognised.
-        since: When it took the folder, in seconds since 1970.
-        launch: Which restart of which job of a launcher it belongs to; empty without one.
-    """
-
-    host: str
-    pid: int
-    machine: str
-    started: str
-    since: float
-    launch: dict[str, Any]
-
-    @classmethod
-    def own(cls) -> Holder:
-        """This process."""
-        pid = os.getpid()
-        return cls(socket.gethostname(), pid, _machine(), _start_of(pid), time.time(), _launch(os.environ))
-
-    def is_gone(self) -> bool | None:
-        """Whether the process has ended; None where that cannot be known from here."""
-        here = Holder.own()
-        if self.machine == here.machine:
-            return not _is_alive(self.pid, self.started)
-        for launcher in self.launch.keys() & here.launch.keys():
-            (job, attempt), (own_job, own_attempt) = self.launch[launcher], here.launch[launcher]
-            if job == own_job and attempt < own_attempt:
-                return True  # a launcher starts a job again when the processes of the last attempt are gone
-        return None
-
-    def __str__(self) -> str:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return f"process {self.pid} on host {self.host}, since {since} ({_duration(time.time() - self.since)} ago)"
-
-
-def _machine() -> str:
-    parts = []
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts) or socket.gethostname()
-
-
-def _start_of(pid: int) -> str:
-    """When the system started a process, in its own units; '' where that is not known."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _is_alive(pid: int, started: str) -> bool:
-    """Whether a process of this machine is there, and is not another one that was given its number since."""
-    start = _start_of(pid)
-    if start or os.path.isdir(f"/proc/{pid}"):  # without a start it has ended, and its parent has not looked yet
-        return start == started
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it is another user's
-    return True
-
-
-def _duration(seconds: float) -> str:
-    """A duration in words, roughly."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} seconds"
-
-
-def _launch(env: Mapping[str, str]) -> dict[str, Any]:
-    """The job that a launcher can start again, and how often it has."""
-    jobs = {}
-    if env.get("SLURM_JOB_ID"):
-        jobs["slurm"] = [env["SLURM_JOB_ID"], _number(env.get("SLURM_RESTART_COUNT"))]
-    if env.get("TORCHELASTIC_RUN_ID", "none") != "none":
-        jobs["torchrun"] = [env["TORCHELASTIC_RUN_ID"], _number(env.get("TORCHELASTIC_RESTART_COUNT"))]
-    return jobs
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
 
 
 def require_free(folder: str | os.PathLike) -> None:
@@ -161,16 +66,17 @@ class RunLock:
             return
         folder = Path(folder)
         if is_new and folder.exists():
-            held = _take(folder)
+            _take(folder)
             archived = archive(str(folder))
-            (Path(archived) / held.name).unlink(missing_ok=True)
+            (Path(archived) / NAME).unlink(missing_ok=True)
         try:
-            folder.mkdir(parents=True, exist_ok=not is_new)
+            with _naming(folder):
+                folder.mkdir(parents=True, exist_ok=not is_new)
         except FileExistsError:
             _held_by_other(folder, wait=False)
             raise FolderInUse(f"another run has made the folder {folder} at the same moment") from None
-        self._file = _take(folder)
-        self._own = self._file.read_text(encoding="utf-8")
+        self._own = _take(folder)
+        self._file = folder / NAME
         threading.Thread(target=self._renew, daemon=True).start()
 
     def __enter__(self) -> RunLock:
@@ -202,20 +108,25 @@ class RunLock:
                 os._exit(1)
 
 
-def _take(folder: Path) -> Path:
+def _take(folder: Path) -> str:
     """Write the lock.
+
+    Returns:
+        Its content.
 
     Raises:
         FolderInUse: If another run holds the folder.
+        OSError: If a folder has the lock's name.
     """
     lock, content = folder / NAME, json.dumps(asdict(Holder.own()))
     aside = temporary_name(lock)
     try:
-        aside.write_text(content, encoding="utf-8")
+        with _naming(folder):
+            aside.write_text(content, encoding="utf-8")
         for _ in range(10):
             try:
                 _create(aside, lock, content)
-                return lock
+                return content
             except FileExistsError:
                 _remove_stale(lock)
     except FileNotFoundError:
@@ -226,43 +137,65 @@ def _take(folder: Path) -> Path:
     raise FolderInUse(f"{lock} cannot be taken: other runs take it at the same moment")
 
 
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """A block whose errors of the disk, such as a full one, name the folder."""
+    try:
+        yield
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError as error:
+        raise OSError(f"nothing can be written to the folder {folder}: {error.strerror or error}") from error
+
+
 def _create(aside: Path, lock: Path, content: str) -> None:
-    """Make the lock, unless there is one: with its content, in one step where the file system has hard links."""
+    """Make the lock, unless there is one: with its content, in one step where the file system has hard links.
+
+    Raises:
+        FileExistsError: If there is one.
+        FileNotFoundError: If the folder was renamed; another one in its place may be another run's.
+    """
     try:
         os.link(aside, lock)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):
         raise
     except OSError:
-        with open(lock, "x", encoding="utf-8") as file:
+        with _alone_in(lock.parent), open(lock, "x", encoding="utf-8") as file:
             file.write(content)
 
 
 def _remove_stale(lock: Path) -> None:
-    """Remove the lock of a run that is gone.
+    """Remove the lock of a run that is gone, or what is there in place of a lock.
 
     Raises:
         FolderInUse: If it is not gone.
+        OSError: If it is a folder.
     """
     content = _held_by_other(lock.parent, wait=True)
-    try:
-        if content is None:  # there is none any more, or it is not a file
-            lock.unlink()
+    with _alone_in(lock.parent):
+        # Others may have removed it since, and taken the folder. From here on nobody removes what stays.
+        if _read(lock)[1] != content:
             return
-        with open(lock, encoding="utf-8", errors="replace") as file:
-            _exclude_others(file.fileno())
-            # It may have been taken over since it was looked at. While this file is excluded, nobody else removes it.
-            if os.path.samestat(os.fstat(file.fileno()), os.lstat(lock)) and file.read() == content:
-                lock.unlink()
-    except FileNotFoundError:
-        pass
+        if content is None and lock.is_dir() and not lock.is_symlink():
+            raise OSError(f"{lock} is a folder, and a run keeps its lock there: rename or remove it")
+        if content is not None or os.path.lexists(lock) and not_a_file(lock) is not None:
+            lock.unlink(missing_ok=True)
 
 
-def _exclude_others(descriptor: int) -> None:
-    """Wait until no other process holds an open file exclusively, and hold it until it is closed."""
-    with suppress(ImportError, OSError):  # not on every system, nor on every file server
-        import fcntl
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """A block in which no other process removes a folder's lock, where the system can exclude others."""
+    descriptor = None
+    try:
+        with suppress(ImportError, OSError):  # not on every system, nor on every file server
+            import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _held_by_other(folder: Path, wait: bool) -> str | None:
@@ -287,7 +220,7 @@ def _held_by_other(folder: Path, wait: bool) -> str | None:
         return content
     what = f"the folder {folder} is in use by another run: {holder}"
     hint = "give this run another name, or end the other one first"
-    if _launched_alike():
+    if is_one_of_several():
         hint += "; processes of one distributed run are started with --launcher slurm or pytorch"
     if gone is False:
         raise FolderInUse(f"{what}; {hint}")
@@ -339,8 +272,3 @@ def _read(lock: Path) -> tuple[Holder | None, str | None, float]:
         return Holder(**json.loads(content)), content, renewed
     except (ValueError, TypeError):
         return None, content, renewed
-
-
-def _launched_alike() -> bool:
-    """Whether a launcher has started this process among others."""
-    return any(_number(os.environ.get(key)) > 1 for key in ("SLURM_STEP_NUM_TASKS", "WORLD_SIZE"))

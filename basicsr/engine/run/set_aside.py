@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils.atomic_file import atomic_write
-from basicsr.utils.file_kind import not_a_file
+from basicsr.utils.files import not_a_file
 from basicsr.utils.logger import get_root_logger
 from basicsr.utils.misc import get_time_str
 

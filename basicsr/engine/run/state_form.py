@@ -2,70 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, Strict, StrictInt, StrictStr, ValidationError
+
+Count = Annotated[StrictInt, Field(ge=0)]
+FileName = Annotated[StrictStr, Field(pattern=r"^[^/\\\x00]+$")]
+Section = dict[Any, Any]
+Sections = Annotated[list[Section], Strict()]  # not a tuple
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+class _Stream(BaseModel):
+    epoch: Count = 0
+    position: Count = 0
 
 
-def _are_sections(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+class _Sampler(BaseModel):
+    position: Count = 0
+    streams: dict[Any, _Stream] = {}
 
 
-def _are_names(value: Any) -> bool:
-    """Names of files in one folder."""
-    return isinstance(value, list) and all(isinstance(n, str) and n and not set(n) & set("/\\\0") for n in value)
+class _Run(BaseModel):
+    id: StrictStr
+    continuation: Count
 
 
-def _are_hashes(value: Any) -> bool:
-    return isinstance(value, dict) and _are_names(list(value)) and all(isinstance(h, str) for h in value.values())
+class _State(BaseModel):
+    """The form; a field's description ends the sentence on a value that does not have it."""
 
-
-def _is_position(value: Any) -> bool:
-    """Where the training data stands."""
-    if value is None:
-        return True
-    if not isinstance(value, dict) or not _is_count(value.get("position", 0)):
-        return False
-    streams = value.get("streams", {})
-    return isinstance(streams, dict) and all(
-        isinstance(s, dict) and _is_count(s.get("epoch", 0)) and _is_count(s.get("position", 0))
-        for s in streams.values()
+    epoch: Count = Field(description="a whole number from 0")
+    iter: Count = Field(description="a whole number from 0")
+    optimizers: Sections = Field(description="a list of dicts")
+    schedulers: Sections = Field(description="a list of dicts")
+    # BasicSR's states have none of these.
+    networks: Annotated[list[FileName], Strict()] = Field([], description="a list of names of files")
+    network_hashes: dict[FileName, StrictStr] = Field({}, description="a dict of names of files and their hashes")
+    sampler: _Sampler | None = Field(None, description="the position of each training set")
+    rng: Sections = Field([], description="a list of dicts")
+    classes: Section = Field({}, description="a dict")
+    best_metric_results: dict[Any, dict[Any, Section]] = Field(
+        {}, description="values and iterations by data set and metric"
     )
-
-
-def _is_section(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _are_results(value: Any) -> bool:
-    if not isinstance(value, dict) or not all(isinstance(metrics, dict) for metrics in value.values()):
-        return False
-    return all(isinstance(result, dict) for metrics in value.values() for result in metrics.values())
-
-
-def _is_run(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("id"), str) and _is_count(value.get("continuation"))
-
-
-_REQUIRED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "epoch": (_is_count, "a whole number from 0"),
-    "iter": (_is_count, "a whole number from 0"),
-    "optimizers": (_are_sections, "a list of dicts"),
-    "schedulers": (_are_sections, "a list of dicts"),
-}
-_FURTHER: dict[str, tuple[Callable[[Any], bool], str]] = {  # BasicSR's states have none of these
-    "networks": (_are_names, "a list of names of files"),
-    "network_hashes": (_are_hashes, "a dict of names of files and their hashes"),
-    "sampler": (_is_position, "the position of each training set"),
-    "rng": (_are_sections, "a list of dicts"),
-    "classes": (_is_section, "a dict"),
-    "best_metric_results": (_are_results, "values and iterations by data set and metric"),
-    "run": (_is_run, "a dict with an id and a number"),
-    "options": (_is_section, "a dict"),
-}
+    run: _Run = Field(_Run(id="", continuation=0), description="a dict with an id and a number")
+    options: Section = Field({}, description="a dict")
+    files: dict[StrictStr, StrictStr] = Field({}, description="a dict of options and the hashes of their files")
 
 
 def what_is_wrong(state: Any, iteration: int | None) -> str | None:
@@ -75,11 +55,15 @@ def what_is_wrong(state: Any, iteration: int | None) -> str | None:
         state: What a file held.
         iteration: The iteration by which the file is named; None where it has another name.
     """
-    if not isinstance(state, dict) or not _REQUIRED.keys() <= state.keys():
-        return f"it must hold {', '.join(_REQUIRED)}"
-    for key, (fits, form) in {**_REQUIRED, **_FURTHER}.items():
-        if key in state and not fits(state[key]):
-            return f"its {key} must be {form}, not {_shown(state[key])}"
+    fields = _State.model_fields
+    required = [name for name, field in fields.items() if field.is_required()]
+    if not isinstance(state, dict) or not set(required) <= state.keys():
+        return f"it must hold {', '.join(required)}"
+    try:
+        _State.model_validate(state)
+    except ValidationError as error:
+        key = error.errors(include_url=False, include_context=False)[0]["loc"][0]
+        return f"its {key} must be {fields[key].description}, not {_shown(state[key])}"
     if iteration is not None and state["iter"] != iteration:
         return f"it is of iteration {state['iter']}, and is named by iteration {iteration}"
     return None

@@ -176,3 +176,23 @@ def test_the_check_of_option_files_refuses_them_too():
         read_options(file, force, is_train=False)
     opt, _ = read_options(file, ["val:tile=auto", "val:tile_overlap=20"], is_train=False)
     assert RestoreSettings.from_options(opt["val"]) == RestoreSettings(tile="auto", tile_overlap=20)
+    with pytest.raises(OptionError, match="val.local_statistics .*: cannot be used with tiles"):
+        read_options(file, ["val:tile=32", "val:local_statistics=64"], is_train=False)
+
+
+def test_local_statistics():
+    options = {"width": 4, "enc_blk_nums": [1], "middle_blk_num": 1, "dec_blk_nums": [1]}
+    network = build_network({"type": "NAFNet", **options})
+    local = build_network({"type": "NAFNetLocal", **options, "train_size": [1, 3, 16, 16]})
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    local.load_state_dict(network.state_dict())
+    lq = torch.rand(1, 3, 40, 44)
+    whole, windows = Restorer(network)(lq), Restorer(network, RestoreSettings(local_statistics=16))(lq)
+    assert torch.equal(windows, Restorer(local)(lq)) and not torch.allclose(windows, whole, atol=1e-3)
+    assert torch.equal(Restorer(network)(lq), whole) and network.training
+
+
+def test_local_statistics_of_a_network_that_has_none():
+    with pytest.raises(ValueError, match=r"val\.local_statistics: Identity has no averages over the image"):
+        Restorer(nn.Identity(), RestoreSettings(local_statistics=64))

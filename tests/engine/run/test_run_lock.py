@@ -1,5 +1,6 @@
 """One run in one folder, whoever comes at the same moment, and whoever was killed there."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,7 +13,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from basicsr.engine.run import run_lock
-from basicsr.engine.run.run_lock import NAME, FolderInUse, Holder, RunLock, require_free
+from basicsr.engine.run.holder import Holder, launch_of, start_of
+from basicsr.engine.run.run_lock import NAME, FolderInUse, RunLock, require_free
+from basicsr.utils.full_disk import is_disk_full
 
 from ...helpers import run_forked
 
@@ -28,9 +31,9 @@ def folder(tmp_path):
 def other():
     """A process of this machine that lives, as the holder of a lock."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    while not run_lock._start_of(process.pid):
+    while not start_of(process.pid):
         time.sleep(0.01)
-    yield replace(Holder.own(), pid=process.pid, started=run_lock._start_of(process.pid)), process
+    yield replace(Holder.own(), pid=process.pid, started=start_of(process.pid)), process
     process.kill()
     process.wait()
 
@@ -148,7 +151,7 @@ def test_the_holder_renews_its_lock(folder, quick):
 )
 def test_a_job_that_was_started_again_elsewhere(folder, monkeypatch, before, now, is_taken):
     """Its launcher has seen the end of the last attempt, so nothing is waited for."""
-    lock(folder, elsewhere(launch=run_lock._launch(before)))
+    lock(folder, elsewhere(launch=launch_of(before)))
     for key, value in now.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(run_lock, "_wait_for_sign", lambda *_: pytest.fail("waited"))
@@ -162,14 +165,18 @@ def test_a_job_that_was_started_again_elsewhere(folder, monkeypatch, before, now
 
 def _hold(folder, is_new, barrier, results):
     """Try to take the lock; a holder keeps it until all others have their answer."""
-    barrier.wait()
     try:
-        with RunLock(folder, is_new):
-            barrier.wait()
-        results.put("held")
-    except FolderInUse:
-        barrier.wait()
-        results.put("refused")
+        barrier.wait(30)
+        try:
+            with RunLock(folder, is_new):
+                barrier.wait(30)
+            results.put("held")
+        except FolderInUse:
+            barrier.wait(30)
+            results.put("refused")
+    except BaseException as error:
+        barrier.abort()
+        results.put(repr(error))
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -181,8 +188,75 @@ def test_of_many_at_the_same_moment_one_holds(folder, stale, is_new):
             lock(folder, replace(Holder.own(), started="1"))
         barrier, results = context.Barrier(4), context.SimpleQueue()
         run_forked(_hold, [(folder, is_new, barrier, results)] * 4)
-        assert sorted(results.get() for _ in range(4)) == ["held"] + ["refused"] * 3
+        answers = []
+        while not results.empty():
+            answers.append(results.get())
+        assert sorted(answers) == ["held"] + ["refused"] * 3
         assert names(folder) == []
+
+
+@pytest.mark.parametrize("before", ["given back", "removed as stale"])
+def test_a_lock_that_another_has_taken_since_stays(folder, other, monkeypatch, before):
+    """A third process takes the folder after this one has seen that its last holder is gone."""
+    lock(folder, replace(Holder.own(), started="1"))
+    look = run_lock._held_by_other
+
+    def look_and_be_overtaken(*args, **kwargs):
+        monkeypatch.setattr(run_lock, "_held_by_other", look)
+        if before == "given back":
+            (folder / NAME).unlink()
+        content = look(*args, **kwargs)
+        (folder / NAME).unlink(missing_ok=True)
+        lock(folder, other[0])
+        return content
+
+    monkeypatch.setattr(run_lock, "_held_by_other", look_and_be_overtaken)
+    with pytest.raises(FolderInUse, match=f"in use by another run: process {other[0].pid} on host"):
+        RunLock(folder, is_new=False)
+    assert json.loads((folder / NAME).read_text())["pid"] == other[0].pid
+
+
+def test_a_folder_that_was_renamed_and_made_again_is_not_taken(folder, monkeypatch):
+    """The new folder is that of the run which has renamed the old one."""
+    link = os.link
+
+    def renamed_before(source, target):
+        folder.rename(folder.with_name("archived"))
+        folder.mkdir()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", renamed_before)
+    with pytest.raises(FolderInUse, match="another run has renamed the folder"):
+        RunLock(folder, is_new=False)
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_full_disk_is_said_of_the_folder(folder, monkeypatch, is_new):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_lock.Path, "write_text", full)
+    with pytest.raises(
+        OSError, match=r"^nothing can be written to the folder .*run: No space left on device$"
+    ) as error:
+        RunLock(folder, is_new)
+    assert is_disk_full(error.value)
+    assert names(folder) == []
+
+
+def test_without_hard_links(folder, monkeypatch):
+    """As on FAT."""
+
+    def unsupported(source, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unsupported)
+    with RunLock(folder, is_new=False):
+        assert names(folder) == [NAME]
+        with pytest.raises(FolderInUse):
+            RunLock(folder, is_new=False)
+    assert names(folder) == []
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "dangling", "text", "numbers"])
@@ -199,7 +273,7 @@ def test_something_else_by_that_name(folder, kind, tmp_path):
     }[kind]()
     require_free(folder)
     if kind == "folder":
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="run.lock is a folder, and a run keeps its lock there"):
             RunLock(folder, is_new=False)
     else:
         with RunLock(folder, is_new=False):

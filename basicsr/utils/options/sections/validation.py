@@ -57,6 +57,8 @@ class ValOptions(Section):
     """Input pixels that neighbouring tiles share, at most half a tile; 32, or a quarter of the tile, when absent."""
     self_ensemble: bool = False
     """Average over the eight flips and rotations of the input."""
+    local_statistics: Annotated[int, Field(ge=1)] | None = None
+    """NAFNet: average over windows of 1.5 times a training patch, of which this is the side, instead of the image."""
     metrics: dict[str, MetricOptions] | None = None
     """Metrics by the name they are logged under."""
 
@@ -65,3 +67,5 @@ class ValOptions(Section):
         tile, overlap = values.get("tile"), values.get("tile_overlap")
         if isinstance(tile, int) and isinstance(overlap, int) and 2 * overlap > tile > 0:
             yield Finding(("tile_overlap",), f"must be at most half of the tile of {tile}, not {overlap}")
+        if tile and values.get("local_statistics"):
+            yield Finding(("local_statistics",), "cannot be used with tiles, which cut the windows; remove val.tile")
