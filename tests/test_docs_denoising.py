@@ -8,10 +8,11 @@ from basicsr.archs import build_network
 from basicsr.utils.img_util import imread, imwrite
 from basicsr.utils.options import load_options
 
-from .helpers import log_text, logged_values, smooth_image
+from .helpers import REPOSITORY, log_text, logged_values, smooth_image
 from .pages import Page, make_folder, run_command
 
 PAGE = Page("denoising.md")
+FILES = REPOSITORY / "options" / "denoise_photos"
 RESTORMER = ["dim=8", "num_blocks=[1,1,1,1]", "num_refinement_blocks=1"]
 SMALL = [f"network_g:{each}" for each in RESTORMER] + [f"network_t:{each}" for each in RESTORMER]
 SMALL += ["datasets:train:gt_sizes=[32]", "datasets:train:mini_batch_sizes=[2]", "datasets:train:iters=[2]"]
@@ -67,18 +68,22 @@ def test_the_validation_images_have_the_stated_noise(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("file", "count"), [("student", 75_355), ("teacher", 438_387)])
 def test_the_sizes_in_the_files_are_right(file, count):
-    path = PAGE.path.parent.parent / "options" / "denoise_photos" / f"train_{file}.yml"
-    opt, _ = load_options(path)
+    opt, _ = load_options(FILES / f"train_{file}.yml")
     assert sum(parameter.numel() for parameter in build_network(opt["network_g"]).parameters()) == count
     assert f"{count:,d}" in PAGE.text
 
 
+@pytest.mark.parametrize("path", sorted(FILES.glob("[!_]*.yml")), ids=lambda path: path.stem)
+def test_statistics_are_those_of_a_training_patch(path):
+    opt, _ = load_options(path)
+    patch, _ = load_options(FILES / "_train_.yml")
+    assert opt["val"]["local_statistics"] == patch["datasets"]["train"]["gt_size"]
+
+
 def test_the_teacher_is_the_network_that_was_trained():
-    folder = PAGE.path.parent.parent / "options" / "denoise_photos"
-    teacher, _ = load_options(folder / "train_teacher.yml")
-    distilled, _ = load_options(folder / "train_distilled.yml")
-    local = {"type": "NAFNetLocal", "train_size": [1, 3, 64, 64]}
-    assert teacher["network_g"] == distilled["network_t"] | local
+    teacher, _ = load_options(FILES / "train_teacher.yml")
+    distilled, _ = load_options(FILES / "train_distilled.yml")
+    assert teacher["network_g"] == distilled["network_t"]
     assert teacher["name"] in distilled["path"]["pretrain_network_t"]
 
 
