@@ -2,6 +2,9 @@
 
 import pytest
 
+from basicsr.utils.options import read_options
+from basicsr.utils.options.errors import OptionError
+
 from .helpers import logged_values
 from .pages import Page, make_folder, run_command
 
@@ -19,6 +22,19 @@ def test_its_commands_work(tmp_path, monkeypatch):
     run = folder / "experiments" / "tiny_unet_skd"
     assert len(logged_values(run, "l_mca")) == len(logged_values(run, "l_pix")) == 2
     assert (folder / "results" / "tiny_unet" / "chelsea.png").is_file()
+
+
+def test_the_signature_is_the_schema(tmp_path, monkeypatch):
+    folder = make_folder(tmp_path, PAGE)
+    file, text = folder / "tiny_unet.yml", PAGE.files()["tiny_unet.yml"]
+    monkeypatch.chdir(folder)
+    assert read_options(file)[1] == []
+    file.write_text(text.replace("width: 12", "levels: 9"))
+    (notice,) = read_options(file)[1]
+    assert "TinyUNet hints at an integer ≥ 1 and ≤ 5, not 9" in notice
+    file.write_text(text.replace("width: 12", "widht: 12"))
+    with pytest.raises(OptionError, match=r"network_g\.widht .*did you mean 'width'"):
+        read_options(file)
 
 
 @pytest.mark.parametrize("check", [PAGE.check_links, PAGE.check_width, PAGE.check_named_files])
