@@ -54,7 +54,8 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
             "with `torchrun --nproc_per_node=N basicsr/train.py -opt … --launcher pytorch`, or leave --launcher out."
         )
     rank, world, master_port = read_rank_env(os.environ)
-    _roster = assemble(rank, world, os.environ["MASTER_ADDR"], master_port, float(os.environ.get(JOIN_TIMEOUT) or 300))
+    timeout = float(os.environ.get(JOIN_TIMEOUT) or 300)
+    _roster = assemble(rank, world, os.environ["MASTER_ADDR"], master_port, timeout)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
     dist.init_process_group(
@@ -64,6 +65,7 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
         world_size=world,
         timeout=_GROUP_TIMEOUT,
     )
+    _roster.wait_until_connected(rank, timeout)
 
 
 def group_backend(backend: str | None, cuda: bool) -> str:

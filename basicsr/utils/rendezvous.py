@@ -12,6 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -52,6 +53,22 @@ class Roster:
     def restarted(self) -> bool:
         """Whether a launcher has restarted any of them."""
         return any(member.restarts > 0 for member in self.members)
+
+    def wait_until_connected(self, rank: int, timeout: float) -> None:
+        """Wait until every rank has set up its process group, so that none leaves while another connects to it.
+
+        A rank that does not get so far in time, or has gone, is left to the first collective: its error says who is
+        lost, and why.
+
+        Args:
+            rank: This process's rank.
+            timeout: Seconds to wait.
+        """
+        from torch.distributed import DistError
+
+        with suppress(DistError):
+            self.store.set(f"connected/{rank}", "")
+            self.store.wait([f"connected/{member.rank}" for member in self.members], timedelta(seconds=timeout))
 
 
 def read_rank_env(env: Mapping[str, str]) -> tuple[int, int, int]:

@@ -137,6 +137,14 @@ def test_ranks_together_draw_what_one_process_draws(folder):
     assert torch.equal(one["lq"][1::2], torch.stack(shared[1]["lq"]))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_sets_follow_the_schedule_of_patch_sizes(folder, workers):
+    schedule = {"gt_sizes": [6, 8], "mini_batch_sizes": [4, 2], "iters": [3, 3]}
+    batches = take(stream(mixture(folder, num_worker_per_gpu=workers, **schedule)), 6)
+    assert [tuple(batch["gt"].shape) for batch in batches] == [(4, 3, 6, 6)] * 3 + [(2, 3, 8, 8)] * 3
+    assert {path.split("/")[-2] for batch in batches[:3] for path in batch["gt_path"]} == {"clean", "gt"}
+
+
 def test_it_is_for_training(folder):
     with pytest.raises(ValueError, match="MixedDataset is for training; validate and test each set"):
         build_dataset(mixture(folder, phase="val"))

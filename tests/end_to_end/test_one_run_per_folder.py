@@ -109,7 +109,7 @@ def test_the_check_neither_locks_nor_waits(launcher, options, monkeypatch, capsy
     """Beside a run, and with torchrun's environment."""
     from basicsr.cli import main
 
-    first = launcher.start(options, SLOW="0.5")
+    first = launcher.start(options, SLOW="4")  # a check takes seconds
     first.wait_for("iter:       1")
     for key, value in PLACED.items():
         monkeypatch.setenv(key, value)
@@ -118,4 +118,5 @@ def test_the_check_neither_locks_nor_waits(launcher, options, monkeypatch, capsy
     assert main(["check", str(tmp_path / "options_1" / "tiny.yml")]) == 0, capsys.readouterr().out
     assert time.monotonic() - start < 60
     assert (launcher.folder() / "run.lock").read_text() == before
-    finish([first])
+    first.process.terminate()
+    assert first.wait() == 75

@@ -17,7 +17,7 @@ TINY = {
     "Uformer": {"embed_dim": 4, "depths": [1] * 9},
     "NAFNet": {"width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
 }
-SIDE = {"Restormer": 32, "Uformer": 128, "NAFNet": 32}  # Uformer pads to 128
+SIDE = {"Restormer": 64, "Uformer": 128, "NAFNet": 32}  # Uformer pads to 128
 
 
 def shrink(file: str, folder: Path) -> dict:
@@ -28,6 +28,7 @@ def shrink(file: str, folder: Path) -> dict:
         options[name] |= TINY[arch]
     if "network_vqgan" in options:
         options["network_vqgan"] = small_vqgan(5)
+        options["network_vqgan"]["ddconfig"]["ch"] = 64  # two channels per group: the trial's corner is one pixel deep
     if "network_vgg" in options:
         options["network_vgg"] |= {"weights": "random"}
     for section in options["datasets"].values():
@@ -36,7 +37,7 @@ def shrink(file: str, folder: Path) -> dict:
     train_set |= {"gt_size": side, "batch_size_per_gpu": 2, "num_worker_per_gpu": 0, "dataset_enlarge_ratio": 4}
     if "gt_sizes" in train_set:
         train_set |= {
-            "gt_sizes": [16, 16, 24, 24, side, side],
+            "gt_sizes": [32, 32, 48, 48, side, side],
             "mini_batch_sizes": [2, 2, 2, 1, 1, 1],
             "iters": [1] * 6,
         }

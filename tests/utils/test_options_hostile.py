@@ -69,6 +69,8 @@ MAY_BE_NEGATIVE = ("loss_weight", "res_scale", "img_range", "rgb_mean", "warmup_
 MAY_BE_NONE = (
     *("pretrain_network_g", "pretrain_network_t", "resume_state", "suffix", "project", "resume_id", "wandb", "path"),
     *(
+        "clip_grad_norm",
+        "local_statistics",
         "restart_freq",
         "prefetch_mode",
         "io_backend",
@@ -80,7 +82,7 @@ MAY_BE_NONE = (
         "pixel_opt",
         "window_size",
     ),
-    *("gt_size", "batch_size_per_gpu", "num_worker_per_gpu", "upsampler", "scale", "val_freq", "imports"),
+    *("gt_size", "batch_size_per_gpu", "num_worker_per_gpu", "upsampler", "scale", "val_freq", "imports", "noise_seed"),
 )
 REQUIRED = {
     *[("name",), ("model_type",), ("datasets",), ("network_g",), ("train",), ("logger",), ("network_g", "type")],
@@ -151,7 +153,7 @@ def wrong_values(key, value):
     elif isinstance(value, str):
         if value != "auto":
             yield Mutation("number instead of string", key, 3)
-        if last != "imports":
+        if last not in ("imports", "dataroot_gt", "dataroot_lq"):  # which may be lists
             yield Mutation("list instead of string", key, [value])
         if last in ("type", "model_type", "reduction", "resi_connection"):
             yield Mutation("unknown name", key, misspelt(value))
@@ -161,7 +163,8 @@ def wrong_values(key, value):
             yield Mutation("a path for a name", key, "../../elsewhere")
     elif isinstance(value, list):
         yield Mutation("word instead of list", key, "x")
-        yield Mutation("string in a list", key, ["x", *value[1:]])
+        named = [dotted(key[:-1]), f"`{last}`"] if last == "layer_name_list" else None  # a network knows its layers
+        yield Mutation("string in a list", key, ["x", *value[1:]], names=named)
         yield Mutation("NaN in a list", key, [math.nan, *value[1:]])
         yield Mutation("huge in a list", key, [HUGE, *value[1:]])
         if last not in MAY_BE_NEGATIVE:
