@@ -1,6 +1,6 @@
 """What SKD's terms gain in miniature, on denoising: one student, one budget, several ways of training it. [ours]
 
-    python scripts/experiments/skd_miniature.py --data FOLDER [--iterations 600] [--seeds 3] [--jobs 2] [--arms …]
+    python scripts/experiments/skd_miniature.py --data FOLDER [--iterations 1000] [--seeds 3] [--jobs 2] [--arms …]
 
 FOLDER has ``photos/BSDS500_train`` and ``photos/T91`` to train on, ``denoise/CBSD68`` and ``denoise/Kodak24`` to test
 on, the teacher ``weights/FFDNet_color.pth`` (published) and a VGG19 in ``weights``. The student is a NAFNet of width 8
@@ -53,7 +53,7 @@ ARMS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
