@@ -17,7 +17,7 @@ COMMANDS = {
     "schema": ("schema", "print the JSON Schema of an option file, for editors"),
     "check": ("check", "check option files: build what they describe, try a step, and stop"),
     "prepare": ("prepare", "prepare public data sets, sub-images, LR images, LMDBs and decoded storage"),
-    "upscale": ("upscale", "run a network over an image or a folder of images"),
+    "upscale": ("upscale", "restore an image or a folder of images with a network of any scale, also 1"),
 }
 """Command → its module in :mod:`basicsr.commands`, with ``add_arguments(parser)`` and ``run(args)``; and its help."""
 

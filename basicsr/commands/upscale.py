@@ -1,4 +1,4 @@
-"""``basicsr upscale``: run a network on an image or a folder of images."""
+"""``basicsr upscale``: run a network on an image or a folder of images. It may enlarge them, or keep their size."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--input", required=True, metavar="PATH", help="an image, or a folder of images")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder for the results, PNG files")
     network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--opt", metavar="FILE", help="an option file: its network_g, and its rules in val")
+    network.add_argument("--opt", metavar="FILE", help="an option file: its network_g, weights and rules in val")
     network.add_argument("--arch", metavar="YAML", help="the network, such as '{type: IMDN, upscale: 2}'")
     parser.add_argument("--weights", metavar="FILE", help="weights, a path or URL; by default the option file's")
     parser.add_argument("--param_key", metavar="KEY", help="which of the file's state dicts (default: params_ema)")
@@ -67,7 +67,7 @@ class Job(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Upscale what the command line names.
+    """Restore what the command line names.
 
     Returns:
         0; 1 if images failed, each of which is named; 2 if nothing could be started.
@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
         _print_safely(f"{_count(len(present), 'image')} left out: the result exists (--overwrite replaces it).")
     failures = upscale_all([job for job in jobs if job not in present], restorer)
     done = len(jobs) - len(present) - len(failures)
-    _print_safely(f"{done} of {_count(len(jobs), 'image')} upscaled by {restorer.scale:g} into {args.output}.")
+    what = "restored" if restorer.scale == 1 else f"upscaled by {restorer.scale:g}"
+    _print_safely(f"{done} of {_count(len(jobs), 'image')} {what} into {args.output}.")
     if failures:
         _print_safely(f"{_count(len(failures), 'image')} failed:", sys.stderr)
         for source, reason in failures:

@@ -81,7 +81,7 @@ class Probes:
 
     def _batch(self, scale: int) -> Batch:
         """Two fixed random patches; two, since batch statistics need more than one value."""
-        channels = 1 if self._training_set.get("color") == "y" else 3
+        channels = channels_of(self._training_set)
         height, width = self.patch_size
         generator = torch.Generator().manual_seed(0)
         patches = torch.rand(2, channels, scale * height, scale * width, generator=generator)
@@ -91,6 +91,12 @@ class Probes:
         """Free a network's pass; all of them if None."""
         for name in [network] if network else list(self._done):
             del self._done[name]
+
+
+def channels_of(section: Mapping[str, Any]) -> int:
+    """Channels of the images of a data set's section; of a mixture, of its first set."""
+    first = next(iter(section.get("sets", {}).values()), section)
+    return 1 if first.get("color") == "y" or first.get("channels") == 1 else 3
 
 
 def per_image_shape(tensor: torch.Tensor) -> tuple[int, ...]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from unittest.mock import MagicMock
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, whatever else is installed
 
 import torch
+from _timing import time_in_turn
 from torch import nn
 
 from basicsr.archs import build_network
@@ -96,19 +96,6 @@ def peak(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated() / 2**30
     status = Path("/proc/self/status").read_text()  # ru_maxrss would begin at the parent's
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
-
-
-def time_in_turn(calls: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of each, after one run each to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            start = clock()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds[name].append(clock() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 def main() -> None:

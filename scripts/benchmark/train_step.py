@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, w
 
 import torch
 from _reference import load_reference
+from _timing import time_in_turn
 
 from basicsr.archs import build_network
 from basicsr.engine.compute.ema import update_ema
@@ -77,23 +77,6 @@ def build_like(net: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(net).requires_grad_(False)
 
 
-def measure(
-    steps: dict[str, Callable[[], None]], repeats: int, device: torch.device, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Median seconds of each, run in turn, after one run each to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repeats + 1):
-        for name, step in steps.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = clock()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(clock() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", required=True, help="folder that holds PyPI's basicsr 1.4.2")
@@ -127,7 +110,7 @@ def main() -> None:
         for bf16 in (False, True) if native else (False,):
             steps[f"ours {bf16}"] = our_step(build_like(ours).requires_grad_(True), lq, gt, bf16)
             steps[f"theirs {bf16}"] = their_step(build_like(theirs).requires_grad_(True), lq, gt, bf16)
-        t = measure(steps, arguments.repeats, device, clock)
+        t = time_in_turn(steps, arguments.repeats, clock)
         cells = []
         for bf16 in (False, True) if native else (False,):
             a, b = t[f"ours {bf16}"], t[f"theirs {bf16}"]

@@ -55,3 +55,26 @@ def test_the_module_starts_as_plain_normalisation():
     x = torch.randn(1, 6, 2, 2) + 5
     out = LayerNorm2d(6)(x)
     torch.testing.assert_close(out, (x - x.mean(1, True)) / (x.var(1, False, True) + 1e-6).sqrt())
+
+
+def test_the_same_with_and_without_gradients_and_of_frozen_weights():
+    x, weight, bias = pixels()
+    with torch.no_grad():
+        expected = channel_norm(x, weight, bias, 1e-3)
+    kept = x.clone()
+    out = channel_norm(x.requires_grad_(), weight, bias, 1e-3)  # as in a frozen encoder
+    assert torch.equal(out, expected) and torch.equal(x, kept)
+    (grad,) = torch.autograd.grad(out.square().sum(), x)
+    formula = by_hand(x, weight, bias, 1e-3)
+    torch.testing.assert_close(grad, torch.autograd.grad(formula.square().sum(), x)[0], rtol=0, atol=1e-10)
+    trained = weight.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(channel_norm(kept, trained, bias, 1e-3).square().sum(), trained)
+    formula = by_hand(kept, trained, bias, 1e-3)
+    torch.testing.assert_close(grad, torch.autograd.grad(formula.square().sum(), trained)[0], rtol=0, atol=1e-10)
+
+
+def test_gradients_of_gradients_are_refused():
+    x, weight, bias = (value.requires_grad_() for value in pixels())
+    (grad,) = torch.autograd.grad(channel_norm(x, weight, bias, 1e-3).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(grad.square().sum(), x)

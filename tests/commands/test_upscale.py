@@ -114,6 +114,22 @@ def test_results_that_exist_are_kept_unless_told(weights, folder, tmp_path, caps
     assert imread(out / "one.png").shape == (2, 2, 3)
 
 
+def test_a_network_that_keeps_the_size(tmp_path, capsys):
+    """NAFNet whose last convolution is zero gives back its input: a padded side is cut, and every depth stays."""
+    opt = {"type": "NAFNet", "width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}
+    state = build_network(opt).state_dict()
+    state |= {key: state[key] * 0 for key in ("ending.weight", "ending.bias")}
+    torch.save({"params": state}, tmp_path / "n.pth")
+    images = {"noisy": picture(33, 21), "gray": picture(9, 14, 1), "deep": picture(12, 7, 3, np.uint16)}
+    for name, img in images.items():
+        imwrite(img, tmp_path / "in" / f"{name}.png")
+    paths = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--weights", str(tmp_path / "n.pth")]
+    assert main(["upscale", *paths, "--arch", json.dumps(opt), "--device", "cpu"]) == 0
+    for name, img in images.items():
+        assert (imread(tmp_path / "out" / f"{name}.png", "unchanged") == img).all(), name
+    assert f"3 of 3 images restored into {tmp_path / 'out'}." in capsys.readouterr().out
+
+
 def test_one_file_tiles_and_self_ensemble(weights, tmp_path):
     """Tiles leave these pixels as they are: the overlap of 32 holds the network's receptive radius of 5 four times."""
     img = picture(65, 97)

@@ -6,6 +6,7 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.distill.distillation import Distillation
+from basicsr.distill.probes import channels_of
 from basicsr.distill.term import KDTerm
 from basicsr.utils.registry import ARCH_REGISTRY, KD_REGISTRY
 
@@ -67,6 +68,22 @@ def test_a_tap_that_comes_later_is_probed_for():
     assert own.tap("t", "body.*") == {f"body.{i}": (1, 6, 16, 16) for i in range(4)}
     assert own.shape_at("t", "body.1", scale=2) == (1, 6, 32, 32)
     assert own.output_shape("g") == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("section", "channels"),
+    [
+        ({}, 3),
+        ({"color": "y"}, 1),
+        ({"channels": 1}, 1),
+        ({"channels": 3}, 3),
+        ({"sets": {"noise": {"channels": 1, "weight": 1}, "rain": {"color": "y", "weight": 1}}}, 1),
+        ({"sets": {"noise": {"weight": 1}}}, 3),
+    ],
+)
+def test_patches_have_the_channels_of_the_training_set(section, channels):
+    """Of luma, of grey images, and of a mixture of either."""
+    assert channels_of({"gt_size": 8, **section}) == channels
 
 
 def test_probing_leaves_no_trace():
