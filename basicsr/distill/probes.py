@@ -11,6 +11,7 @@ from torch import nn
 
 from basicsr.engine.batch import Batch
 from basicsr.engine.rng import preserved_rng
+from basicsr.utils.options.sections.datasets import channels_of
 from basicsr.utils.options.streams import training_sets
 
 from .context import KDContext
@@ -91,12 +92,6 @@ class Probes:
         """Free a network's pass; all of them if None."""
         for name in [network] if network else list(self._done):
             del self._done[name]
-
-
-def channels_of(section: Mapping[str, Any]) -> int:
-    """Channels of the images of a data set's section; of a mixture, of its first set."""
-    first = next(iter(section.get("sets", {}).values()), section)
-    return 1 if first.get("color") == "y" or first.get("channels") == 1 else 3
 
 
 def per_image_shape(tensor: torch.Tensor) -> tuple[int, ...]:

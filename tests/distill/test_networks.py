@@ -6,8 +6,8 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.distill.distillation import Distillation
-from basicsr.distill.probes import channels_of
 from basicsr.distill.term import KDTerm
+from basicsr.utils.options.sections.datasets import channels_of
 from basicsr.utils.registry import ARCH_REGISTRY, KD_REGISTRY
 
 from .helpers import CPU, NETWORKS, Counted, build, distil, network, options, small_batch, student, take_step

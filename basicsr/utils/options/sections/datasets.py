@@ -187,8 +187,9 @@ def _task(way: Key, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
 
 
 def channels_of(dataset: Mapping[Any, Any]) -> int:
-    """The channels of the images that a data set of this package gives."""
-    return 1 if dataset.get("color") == "y" or dataset.get("channels") == 1 else 3
+    """The channels of the images that a data set gives; a mixture, those of its first set."""
+    first = next(iter(section_of(dataset, "sets").values()), dataset)
+    return 1 if first.get("color") == "y" or first.get("channels") == 1 else 3
 
 
 def _channels(opt: Mapping[Any, Any], way: Key, dataset: Mapping[Any, Any]) -> Iterator[Finding]:
