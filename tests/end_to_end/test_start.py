@@ -400,12 +400,11 @@ def test_a_failure_on_one_rank_ends_all_before_anything_is_written(launcher, opt
     options["datasets"]["train"] |= {"batch_size_per_gpu": 2}
     options["imports"] = [str(tmp_path / "local.py")]
     (tmp_path / "local.py").write_text(
-        "import os\nfrom basicsr.data import paired_image_dataset as module\nread = module._find_pairs\n"
-        "def find(opt, *rest):\n"
-        "    if os.environ.get('RANK') == '1':\n"
-        "        opt = opt.model_copy(update={'filename_tmpl': '{}x2'})\n"
-        "    return read(opt, *rest)\n"
-        "module._find_pairs = find\n"
+        "import os\nfrom basicsr.data import paired_image_dataset as module\nread = module.image_pairs\n"
+        "def find(*given):\n"
+        "    *others, template = given\n"
+        "    return read(*others, '{}x2' if os.environ.get('RANK') == '1' else template)\n"
+        "module.image_pairs = find\n"
     )
     earlier = tmp_path / "experiments" / "tiny"
     earlier.mkdir(parents=True)
