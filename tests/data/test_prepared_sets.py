@@ -223,22 +223,37 @@ def test_images_of_another_source_are_named(gopro, tmp_path):
     assert test.failures == []
 
 
+@pytest.mark.parametrize("patch_size", [0, 16])
 @pytest.mark.parametrize("is_interrupted", [False, True])
-def test_an_image_of_the_same_name_of_another_source_is_not_paired(gopro, tmp_path, is_interrupted):
-    """A GT of this source must not come to stand beside an LQ that was copied from another."""
+def test_an_image_of_the_same_name_of_another_source_is_refused(gopro, tmp_path, is_interrupted, patch_size):
+    """A GT of this source must not come to stand beside an LQ that was made from another."""
     source, _ = gopro
-    _prepare("GoPro", source, tmp_path / "out", patch_size=0)
+    _prepare("GoPro", source, tmp_path / "out", patch_size=patch_size)
     made = tmp_path / "out" / "train"
     if is_interrupted:
-        (made / "gt" / "B-1.png").unlink()
+        next((made / "gt").glob("B-1*.png")).unlink()
+    before = sorted(path.name for path in made.rglob("*"))
     height, width = cv2.imread(str(source / "train" / "B" / "blur" / "1.png")).shape[:2]
     for kind in ("blur", "sharp"):
         path = source / "train" / "B" / kind / "1.png"
         cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
-    train, test = _prepare("GoPro", source, tmp_path / "out", patch_size=0)
-    (failure,) = train.failures
-    assert failure.startswith(f"{made}/lq/B-1.png is not a copy of {source}/train/B/blur/1.png") and not test.failures
-    assert (made / "gt" / "B-1.png").exists() is not is_interrupted
+    with pytest.raises(
+        ValueError, match=r"train holds 1 pair made from other files .* the first is of .*/B/blur/1.png"
+    ):
+        _prepare("GoPro", source, tmp_path / "out", patch_size=patch_size)
+    assert sorted(path.name for path in made.rglob("*")) == before
+
+
+def test_pairs_may_be_added_to_what_is_there(gopro, tmp_path):
+    source, _ = gopro
+    _prepare("GoPro", source, tmp_path / "out", patch_size=0)
+    for kind in ("blur", "sharp"):
+        shutil.copy(source / "train" / "B" / kind / "1.png", source / "train" / "B" / kind / "9.png")
+    train, _ = _prepare("GoPro", source, tmp_path / "out", patch_size=0)
+    assert not train.failures and (tmp_path / "out" / "train" / "lq" / "B-9.png").exists()
+    (tmp_path / "out" / "train" / ".sources.json").write_text("{")
+    with pytest.raises(ValueError, match=r"\.sources\.json, what the images were made from, is damaged"):
+        _prepare("GoPro", source, tmp_path / "out", patch_size=0)
 
 
 @pytest.mark.parametrize("inside", ["", "out", "train/A/blur/out"])

@@ -11,6 +11,7 @@ from basicsr.data.memmap.writer import create_memmap
 from basicsr.data.preparation import create_lmdb, prepare_output
 
 from .sets import RestorationSet
+from .sources import require_same_sources
 from .tree import Tree
 from .writer import Cut, write_part
 
@@ -70,7 +71,7 @@ def prepare_set(
 
     Raises:
         ValueError: If the source does not look like the set, images lack partners, the target lies in the source or
-            was made with other settings, or the overlap is not smaller than a patch.
+            was made with other settings or from other files, or the overlap is not smaller than a patch.
         OSError: If the source is not there, or the disk is full.
     """
     size = which.patch_size if patch_size is None else patch_size
@@ -88,6 +89,7 @@ def prepare_set(
         folder = os.path.join(target, *name.split("/"))
         settings = {"made": f"{which.name} {name}", "patch_size": cut.patch_size, "overlap": cut.overlap}
         prepare_output(folder, {**settings, "variant": chosen} if chosen else settings)
+        require_same_sources(folder, part)
         images, failures = write_part(part, folder, cut, num_workers)
         roots = {role: os.path.join(folder, role) for role in ("lq", "gt")}
         nbytes = {role: _size(root) for role, root in roots.items()}

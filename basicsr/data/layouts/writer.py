@@ -78,6 +78,8 @@ def write_part(part: Part, folder: str, cut: Cut, num_workers: int = 1) -> tuple
     write = partial(_write_group, folder=Path(folder), cut=cut)
     for _, result in parallel_map(write, list(groups.values()), num_workers, folder):
         if isinstance(result, Exception):
+            if not is_disk_full(result):
+                raise result
             raise OSError(f"the disk of {folder} is full; make room and start again: what is made is kept") from result
         stems.update(result[0])
         failures += result[1]
@@ -109,17 +111,9 @@ def _write_group(group: _Group, folder: Path, cut: Cut) -> tuple[list[str], list
     reencode = cut.gt_margin > 0
     for name, lq in group.lqs:
         if not cut.patch_size:
-            whole = {
-                folder / "lq" / _file_name(name, lq): lq,
-                folder / "gt" / _file_name(name, group.gt, reencode): group.gt if not reencode else None,
-            }
-            try:
-                made = [_is_made(path, source) for path, source in whole.items()]
-                if all(made):
-                    stems.append(name)
-                    continue
-            except (OSError, ValueError) as error:
-                failures.append(str(error))
+            whole = folder / "lq" / _file_name(name, lq), folder / "gt" / _file_name(name, group.gt, reencode)
+            if all(path.exists() for path in whole):
+                stems.append(name)
                 continue
         if gt is None:
             try:
@@ -143,19 +137,6 @@ def _write_group(group: _Group, folder: Path, cut: Cut) -> tuple[list[str], list
                 raise OSError(errno.ENOSPC, str(error)) from error
             failures.append(str(error))
     return stems, failures
-
-
-def _is_made(path: Path, source: Picture | None) -> bool:
-    """Whether a file is there already.
-
-    Raises:
-        ValueError: If it is to be a copy, and cannot be one: another source has an image of that name.
-    """
-    if not path.exists():
-        return False
-    if isinstance(source, str) and path.stat().st_size != os.path.getsize(source):
-        raise ValueError(f"{path} is not a copy of {source}, but was made from another source; remove it")
-    return True
 
 
 def _read(picture: Picture) -> np.ndarray:
