@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -33,15 +34,23 @@ def require_same_sources(folder: str, part: Part) -> None:
                 f"{record}, what the images were made from, is damaged ({error}); remove {folder}"
             ) from error
     own = {pair.name: [_fingerprint(pair.lq), _fingerprint(pair.gt)] for pair in part.pairs}
-    others = [pair for pair in part.pairs if made.get(pair.name, own[pair.name]) != own[pair.name]]
+    changed = [pair for pair in part.pairs if made.get(pair.name, own[pair.name]) != own[pair.name]]
+    there = _names_of_images(folder) if changed else set()
+    others = [pair for pair in changed if pair.name in there]
     if others:
         shown = others[0].lq if isinstance(others[0].lq, str) else others[0].name
         raise ValueError(
             f"{folder} holds {len(others)} pair{'s' * (len(others) > 1)} made from other files of the same names than "
             f"those of this source; the first is of {shown}. Remove the folder, or name another target"
         )
-    if own.keys() - made.keys():
+    if any(made.get(name) != value for name, value in own.items()):
         atomic_write(json.dumps(made | own), record)
+
+
+def _names_of_images(folder: str) -> set[str]:
+    """The pairs that have an image there: damaged ones have none, and may be repaired in the source."""
+    stems = {path.stem for role in ("lq", "gt") for path in Path(folder, role).glob("*")}
+    return stems | {re.sub(r"_s\d+$", "", stem) for stem in stems}
 
 
 def _fingerprint(picture: Picture) -> int:
