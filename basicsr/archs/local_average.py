@@ -77,6 +77,11 @@ class LocalStatistics:
         are one of the features there."""
         raise NotImplementedError
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its averages are local now."""
+        return any(isinstance(sequence[index], LocalAverage) for sequence, index, _ in self.averages())
+
     @contextmanager
     def local_statistics(self, train_side: int) -> Iterator[None]:
         """A block in which averages are over windows of 1.5 times a training patch of this side in pixels."""
@@ -89,6 +94,11 @@ class LocalStatistics:
         finally:
             for sequence, index, module in before:
                 sequence[index] = module
+
+
+def has_local_statistics(network: nn.Module) -> bool:
+    """Whether a network averages over windows, which tiles would cut."""
+    return isinstance(network, LocalStatistics) and network.is_local
 
 
 def moving_average(x: Tensor, window: int, axis: int) -> Tensor:

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from basicsr.archs import build_network
+from basicsr.archs.local_average import has_local_statistics
 from basicsr.data.data_util import IMAGE_EXTENSIONS
 from basicsr.engine.restore.image_restorer import ImageRestorer, read_image
 from basicsr.engine.restore.restorer import Restorer, RestoreSettings
@@ -194,14 +196,14 @@ def build_restorer(args: argparse.Namespace) -> ImageRestorer:
     param_key = args.param_key or path.get("param_key_g")
     for message in load_weights(net, weights, path.get("strict_load_g", True), param_key):
         _print_safely(f"{weights}: keys {message}", sys.stderr)
-    return ImageRestorer(Restorer(net.to(_device(args.device)), _settings(args, opt.get("val"))))
+    return ImageRestorer(Restorer(net.to(_device(args.device)), _settings(args, opt.get("val"), net)))
 
 
-def _settings(args: argparse.Namespace, val: dict[str, Any] | None) -> RestoreSettings:
+def _settings(args: argparse.Namespace, val: dict[str, Any] | None, net: nn.Module) -> RestoreSettings:
     """The option file's rules, which the command line overrides; tiles as large as memory allows by default, and none
     where statistics are local."""
     settings = RestoreSettings.from_options(val)
-    by_default = None if settings.local_statistics else "auto"
+    by_default = None if settings.local_statistics or has_local_statistics(net) else "auto"
     tile = args.tile if args.tile is not None else settings.tile or by_default
     overlap = settings.tile_overlap if args.tile_overlap is None else args.tile_overlap
     self_ensemble = settings.self_ensemble or args.self_ensemble

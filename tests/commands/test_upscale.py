@@ -286,8 +286,9 @@ def test_names_that_the_terminal_cannot_show(weights, tmp_path):
     assert cv2.haveImageReader(str(tmp_path / "out" / "灰.png"))
 
 
-def test_local_statistics_are_not_cut_by_tiles(tmp_path, monkeypatch, capsys):
-    """Also where memory is short, which tiles would save."""
+@pytest.mark.parametrize("as_option", [True, False])
+def test_local_statistics_are_not_cut_by_tiles(tmp_path, monkeypatch, capsys, as_option):
+    """Also where memory is short, which tiles would save; as an option, or as the network of the release."""
     torch.manual_seed(0)
     network = {"type": "NAFNet", "width": 2, "enc_blk_nums": [1], "middle_blk_num": 1, "dec_blk_nums": [1]}
     net = build_network(network).eval()
@@ -297,6 +298,8 @@ def test_local_statistics_are_not_cut_by_tiles(tmp_path, monkeypatch, capsys):
     file = tmp_path / "x.yml"
     options = {"name": "x", "model_type": "SRModel", "scale": 1, "num_gpu": 0, "network_g": network, "datasets": {}}
     options |= {"path": {"pretrain_network_g": str(tmp_path / "net.pth")}, "val": {"local_statistics": 16}}
+    if not as_option:
+        options |= {"network_g": {**network, "type": "NAFNetLocal", "train_size": [1, 3, 16, 16]}, "val": {}}
     file.write_text(yaml.safe_dump(options))
     img = picture(150, 140)
     imwrite(img, tmp_path / "in.png")
@@ -309,4 +312,5 @@ def test_local_statistics_are_not_cut_by_tiles(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(imread(tmp_path / "out" / "in.png", "unchanged"), expected)
     capsys.readouterr()
     assert main([*command, "--tile", "64", "--overwrite"]) != 0
-    assert "val.local_statistics cannot be used with tiles" in capsys.readouterr().err
+    name = "val.local_statistics" if as_option else "NAFNetLocal"
+    assert f"{name} cannot be used with tiles" in capsys.readouterr().err

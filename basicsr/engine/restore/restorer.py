@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from basicsr.archs.local_average import LocalStatistics
+from basicsr.archs.local_average import LocalStatistics, has_local_statistics
 from basicsr.archs.size_requirement import SizeRequirement, size_requirement_of
 from basicsr.engine.restore.padding import run_padded
 from basicsr.engine.restore.self_ensemble import run_self_ensemble
@@ -79,8 +79,11 @@ class Restorer:
                 f"val.local_statistics: {type(net).__name__} has no averages over the image that could be local; "
                 f"remove the option (NAFNet has such averages)"
             )
-        if self.settings.local_statistics and self.settings.tile:
-            raise ValueError("val.local_statistics cannot be used with tiles, which cut the windows; leave tiles out")
+        if self.settings.tile and (self.settings.local_statistics or has_local_statistics(net)):
+            what = "val.local_statistics" if self.settings.local_statistics else type(net).__name__
+            raise ValueError(
+                f"{what} cannot be used with tiles, which cut the windows it averages over; leave tiles out"
+            )
         if isinstance(self.settings.tile, int):
             Tiles(self.settings.tile, self.settings.tile_overlap)  # as the user wrote it, so that errors name that
             self._tiles = self._tiles_of(self.settings.tile)
