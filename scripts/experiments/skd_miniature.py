@@ -50,19 +50,26 @@ ARMS = {
 }
 
 
+# To find out what limits them: a weight at which their gradients are small beside the losses'.
+MORE_ARMS = {"GK ÷10": LOGITS | {"features": kernel()["features"] | {"loss_weight": 0.1}}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=[*ARMS, *MORE_ARMS])
     args = parser.parse_args()
     require_data(args.data, NEEDED)
     for name in ("BSDS500_train", "T91"):
         create_memmap(args.data / "photos" / name, WORK / f"{name}.memmap", num_workers=2)
     seeds = range(1, args.seeds + 1)
-    train_all(NAME, args.arms, seeds, args.jobs, lambda arm, seed: options(args.data, args.iterations, ARMS[arm], seed))
+    terms = ARMS | MORE_ARMS
+    train_all(
+        NAME, args.arms, seeds, args.jobs, lambda arm, seed: options(args.data, args.iterations, terms[arm], seed)
+    )
     report(NAME, args.arms, seeds, "PSNR (RGB)", baseline="alone")
     draw(args.arms, args.iterations)
 
